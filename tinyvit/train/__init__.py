@@ -1,0 +1,1 @@
+"""Training: schedules, optimisers, objectives and the loop that ties them together."""
