@@ -1,0 +1,1 @@
+"""Looking inside a trained model: attention maps, curvature and what they mean."""
