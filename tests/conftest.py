@@ -1,0 +1,49 @@
+"""What every test gets: its own random numbers, one BLAS thread, no figure left open."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib, here or in a subprocess
+
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+import scipy.linalg  # noqa: F401  loads SciPy's own BLAS, so that the limit below holds for it too
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers of this test's own: the same on every run, whichever other tests run."""
+    return np.random.default_rng(list(request.node.nodeid.encode()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread():
+    """Small products take many times longer when threads wait for each other."""
+    with threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left_open():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+def pytest_runtest_setup(item):
+    """Skip the tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") and not gpu_found():
+        pytest.skip("needs CuPy and a CUDA device")
+
+
+@cache
+def gpu_found():
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # not installed, or installed without a driver: each raises its own kind
+        return False
