@@ -47,8 +47,8 @@ def digits(*, seed: int = 0, validation: int = 200, test: int = 300) -> Splits:
     total, held_out = len(everything.labels), validation + test
     if held_out > total - CLASSES:
         raise ValueError(
-            f"validation={validation} and test={test} leave {total - held_out} of {total} digits to "
-            f"train on; leave at least {CLASSES}"
+            f"validation={validation} and test={test} leave {total - held_out} of {total} digits "
+            f"to train on; leave at least {CLASSES}"
         )
     order = _stratified_order(everything.labels, np.random.default_rng(seed))
     parts = order[held_out:], order[:validation], order[validation:held_out]
