@@ -116,9 +116,7 @@ def pairs():
 def test_batches_without_rng_keep_the_order(pairs):
     sizes = [len(labels) for _, labels in batches(pairs, 4)]
     assert sizes == [4, 4, 2]
-    np.testing.assert_array_equal(
-        np.concatenate([labels for _, labels in batches(pairs, 4)]), pairs.labels
-    )
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches(pairs, 4)]), pairs.labels)
 
 
 def test_drop_last_leaves_whole_batches_only(pairs):
