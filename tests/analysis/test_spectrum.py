@@ -5,8 +5,10 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 from tinyvit.analysis.spectrum import (
+    Density,
     lanczos,
     power_iteration,
+    smoothed,
     spectral_density,
     top_eigenvalues,
     trace,
@@ -137,9 +139,7 @@ def test_lanczos_of_all_steps_has_the_spectrum_itself():
 
 @pytest.mark.parametrize("distinct", [[7.0], [0.0], [4.0, -2.0], [4.0, 3.0, -2.0]])
 def test_lanczos_stops_where_the_krylov_space_ends(distinct):
-    seen = lanczos(
-        symmetric(np.repeat(distinct, 20)), generator().normal(size=20 * len(distinct)), 50
-    )
+    seen = lanczos(symmetric(np.repeat(distinct, 20)), generator().normal(size=20 * len(distinct)), 50)
     tridiagonal = np.diag(seen.diagonal)
     tridiagonal += np.diag(seen.off_diagonal, 1) + np.diag(seen.off_diagonal, -1)
     assert seen.basis.shape == (20 * len(distinct), len(distinct))
@@ -168,30 +168,40 @@ def test_moments_are_exact_up_to_degree_2m_minus_1_for_each_start():
     assert beyond != pytest.approx(np.mean(eigenvalues ** (2 * steps)), rel=1e-6)
 
 
-def test_density_of_a_known_spectrum():
+@pytest.mark.parametrize("linear", [None, 0.5])
+def test_density_of_a_known_spectrum(linear):
     density = spectral_density(symmetric(SPECTRUM), steps=30, starts=200, rng=generator())
-    exact = np.mean(
-        np.exp(-(((density.grid[:, None] - SPECTRUM) / density.width) ** 2) / 2), axis=1
-    ) / (density.width * np.sqrt(2 * np.pi))
-    spacing = density.grid[1] - density.grid[0]
     assert density.weights.sum() == pytest.approx(1)
-    assert density.values.sum() * spacing == pytest.approx(1, rel=1e-3)
-    assert np.abs(density.values - exact).sum() * spacing < 0.05
+    grid, values = smoothed(density, linear=linear)
+    exact = Density(SPECTRUM, np.full(60, 1 / 60))
+    width = 0.02 * np.ptp(density.nodes) if linear is None else None
+    _, expected = smoothed(exact, linear=linear, grid=grid, width=width)
+    assert np.trapezoid(values, grid) == pytest.approx(1, rel=1e-3)
+    assert np.trapezoid(np.abs(values - expected), grid) < 0.05
 
 
 def test_density_of_a_single_eigenvalue():
     density = spectral_density(2 * np.eye(4), rng=generator())
     np.testing.assert_allclose(density.nodes, 2)
-    assert density.grid[np.argmax(density.values)] == pytest.approx(2, abs=1e-3)
-    np.testing.assert_allclose(spectral_density(np.zeros((3, 3)), rng=generator()).nodes, 0)
+    grid, values = smoothed(density)
+    assert grid[np.argmax(values)] == pytest.approx(2, abs=1e-3)
+    zero = spectral_density(np.zeros((3, 3)), rng=generator())
+    np.testing.assert_allclose(zero.nodes, 0)
+    assert np.all(np.isfinite(smoothed(zero)[1]))
 
 
-def test_density_on_a_grid_of_ones_own():
-    grid = np.array([-1.0, 0.0, 1.0])
-    density = spectral_density(np.zeros((3, 3)), width=0.5, grid=grid, rng=generator())
-    expected = np.exp(-(grid**2) / 0.5) / np.sqrt(np.pi / 2)
-    np.testing.assert_allclose(density.values, expected)
-    np.testing.assert_array_equal(density.grid, grid)
+def test_smoothing_on_a_grid_of_ones_own():
+    grid = np.array([-1.0, 0.0, 1.0, 8.0])
+    density = Density(np.array([0.0, 8.0]), np.array([0.75, 0.25]))
+
+    def bell(x, sigma):
+        return np.exp(-((x / sigma) ** 2) / 2) / (sigma * np.sqrt(2 * np.pi))
+
+    same, values = smoothed(density, width=0.5, grid=grid)
+    np.testing.assert_array_equal(same, grid)
+    np.testing.assert_allclose(values, 0.75 * bell(grid, 0.5) + 0.25 * bell(grid - 8, 0.5))
+    _, values = smoothed(density, width=0.5, linear=2.0, grid=grid)  # σ = 1 at 0, and 4 at 8
+    np.testing.assert_allclose(values, 0.75 * bell(grid, 1.0) + 0.25 * bell(grid - 8, 4.0))
 
 
 # ---- trace ---------------------------------------------------------------------------------------
@@ -251,4 +261,6 @@ def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="starts"):
         spectral_density(matrix, starts=0, rng=generator())
     with pytest.raises(ValueError, match="width"):
-        spectral_density(matrix, width=0, rng=generator())
+        smoothed(Density(np.zeros(1), np.ones(1)), width=0)
+    with pytest.raises(ValueError, match="linear"):
+        smoothed(Density(np.zeros(1), np.ones(1)), linear=0)

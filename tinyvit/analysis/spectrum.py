@@ -42,17 +42,10 @@ class Tridiagonal(NamedTuple):
 
 
 class Density(NamedTuple):
-    """A spectral density, as points and smoothed.
-
-    nodes, weights: (r,), a discrete distribution with weights that sum to 1; grid, values: (g,),
-    the same with every node replaced by a Gaussian of standard deviation `width`.
-    """
+    """A distribution of eigenvalues as points: nodes (r,) and weights (r,) that sum to 1."""
 
     nodes: np.ndarray
     weights: np.ndarray
-    grid: np.ndarray
-    values: np.ndarray
-    width: float
 
 
 class Estimate(NamedTuple):
@@ -171,41 +164,64 @@ def lanczos(operator: LinearOperator, start: np.ndarray, steps: int) -> Tridiago
 
 
 def spectral_density(
-    operator: LinearOperator,
-    *,
-    steps: int = 40,
-    starts: int = 10,
-    width: float | None = None,
-    grid: np.ndarray | None = None,
-    rng: np.random.Generator,
+    operator: LinearOperator, *, steps: int = 40, starts: int = 10, rng: np.random.Generator
 ) -> Density:
     """How many eigenvalues lie where, by stochastic Lanczos quadrature.
 
     Each of the `starts` random sign vectors gives m = `steps` nodes Θ (the eigenvalues of its T)
     and weights S₀² (the first components of T's eigenvectors, squared): a Gauss quadrature of the
     start's spectral measure, exact for polynomials of degree up to 2m − 1. Their mean estimates
-    the distribution of the eigenvalues, in which each counts 1/n. For the picture every node
-    becomes a Gaussian of standard deviation `width` (default: 2 % of the range of the nodes) on
-    `grid` (default: 1000 points over that range and 4 widths more at each end).
+    the distribution of the eigenvalues, in which each counts 1/n. Draw it with `smoothed`.
 
     Source: Lin, Saad and Yang 2016; for networks Ghorbani et al. 2019, Yao et al. 2020.
 
-    Raises ValueError for fewer than one start, or a width that is not positive.
+    Raises ValueError for fewer than one start.
     """
     operator = _operator(operator)
     if starts < 1:
         raise ValueError(f"starts: expected at least one, got {starts}")
     rules = [_quadrature(lanczos(operator, _signs(operator, rng), steps)) for _ in range(starts)]
-    nodes = np.concatenate([rule[0] for rule in rules])
-    weights = np.concatenate([rule[1] for rule in rules]) / starts
+    nodes, weights = map(np.concatenate, zip(*rules, strict=True))
+    return Density(nodes, weights / starts)
+
+
+def smoothed(
+    density: Density,
+    *,
+    width: float | None = None,
+    linear: float | None = None,
+    grid: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A density as a curve, Σ w N(t; Θ, σ²): every node becomes a Gaussian.
+
+    density: nodes and weights (r,)  ->  grid (g,), values (g,)
+
+    As it is usually drawn, σ = `width` is the same everywhere (default: 2 % of the range of the
+    nodes). That hides the bulk of a Hessian's spectrum, which is far narrower than 2 % of λmax.
+    With `linear`, σ = width · max(linear, |Θ|) instead (width default: 0.1), about the same
+    everywhere on an axis that is linear up to `linear` and logarithmic beyond. The default grid has
+    1000 points, evenly spaced on the axis meant, and reaches 4 σ beyond the nodes.
+
+    Raises ValueError for a `width` or `linear` that is not positive.
+    """
+    nodes, weights = density
     low, high = nodes.min(), nodes.max()
-    if width is None:
-        width = 0.02 * (high - low) or 0.02 * abs(high) or 1.0  # a single eigenvalue has no range
-    if not width > 0:
-        raise ValueError(f"width: expected a positive standard deviation, got {width}")
+    if width is None:  # a single eigenvalue has no range
+        width = 0.1 if linear else 0.02 * (high - low) or 0.02 * abs(high) or 1.0
+    for name, value in (("width", width), ("linear", 1.0 if linear is None else linear)):
+        if not value > 0:
+            raise ValueError(f"{name}: expected a positive number, got {value}")
+    sigma = np.broadcast_to(width, nodes.shape)
+    if linear is not None:
+        sigma = width * np.maximum(linear, np.abs(nodes))
     if grid is None:
-        grid = np.linspace(low - 4 * width, high + 4 * width, 1000)
-    return Density(nodes, weights, grid, _smoothed(nodes, weights, grid, width), float(width))
+        ends = np.min(nodes - 4 * sigma), np.max(nodes + 4 * sigma)
+        grid = np.linspace(*ends, 1000)
+        if linear is not None:
+            grid = linear * np.sinh(np.linspace(*np.arcsinh(np.divide(ends, linear)), 1000))
+    grid = np.asarray(grid)
+    z = (grid[:, None] - nodes) / sigma  # (g, r)
+    return grid, np.exp(-(z**2) / 2) @ (weights / (sigma * np.sqrt(2 * np.pi)))
 
 
 def trace(operator: LinearOperator, *, samples: int = 100, rng: np.random.Generator) -> Estimate:
@@ -244,12 +260,6 @@ def _quadrature(seen: Tridiagonal) -> tuple[np.ndarray, np.ndarray]:
 
     nodes, vectors = eigh_tridiagonal(seen.diagonal, seen.off_diagonal)
     return nodes, vectors[0] ** 2
-
-
-def _smoothed(nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
-    """The sum of Gaussians Σ w N(t; Θ, σ²) at every t of the grid: (g,)."""
-    z = (np.asarray(grid)[:, None] - nodes) / width  # (g, r)
-    return np.exp(-(z**2) / 2) @ weights / (width * np.sqrt(2 * np.pi))
 
 
 def _signs(operator: LinearOperator, rng: np.random.Generator) -> np.ndarray:
