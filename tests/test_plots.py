@@ -1,0 +1,239 @@
+"""Figures show the numbers they were given, and are saved whole with those numbers beside them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tinyvit import plots
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def figure(rng):
+    return plots.training_curves(records(rng))
+
+
+def records(rng):
+    def curve(points):
+        return np.arange(points), rng.uniform(0.1, 1.0, size=points)
+
+    return {name: {"loss": curve(20), "accuracy": curve(4)} for name in ("ViT", "ResNet")}
+
+
+def shown(axes):
+    """The numbers of the image in some axes, without the gaps between its tiles."""
+    values = np.ma.filled(axes.images[0].get_array().astype(float), np.nan)
+    return values[np.isfinite(values)]
+
+
+# ---- what the figures show -----------------------------------------------------------------------
+
+
+def test_digit_patches_shows_every_pixel_twice(rng):
+    images = rng.uniform(size=(3, 8, 12, 1))
+    figure = plots.digit_patches(images, [7, 0, 9], 4)
+    above, below = np.reshape(figure.axes, (2, 3))
+    assert [axes.get_title() for axes in above] == ["7", "0", "9"]
+    for axes, apart, image in zip(above, below, images[..., 0], strict=True):
+        np.testing.assert_array_equal(shown(axes), image.ravel())
+        assert apart.images[0].get_array().shape == (8 + 1, 12 + 2)  # a gap between two patches
+        np.testing.assert_array_equal(np.sort(shown(apart)), np.sort(image.ravel()))
+
+
+def test_digit_patches_keeps_patches_together():
+    image = np.arange(16.0).reshape(1, 4, 4)
+    below = plots.digit_patches(image, [0], 2).axes[1]
+    np.testing.assert_array_equal(
+        np.ma.filled(below.images[0].get_array(), np.nan),
+        [
+            [0, 1, np.nan, 2, 3],
+            [4, 5, np.nan, 6, 7],
+            [np.nan] * 5,
+            [8, 9, np.nan, 10, 11],
+            [12, 13, np.nan, 14, 15],
+        ],
+    )
+
+
+def test_digit_patches_refuses_patches_that_do_not_fit(rng):
+    with pytest.raises(ValueError, match="patch: expected a divisor of 8 and 8, got 3"):
+        plots.digit_patches(rng.uniform(size=(1, 8, 8)), [0], 3)
+    with pytest.raises(ValueError, match="images: expected shape"):
+        plots.digit_patches(rng.uniform(size=(8, 8)), [0], 2)
+
+
+def test_position_similarity_grid_has_a_map_for_each_patch(rng):
+    similarity = rng.uniform(-1, 1, size=(2, 3, 2, 3))
+    figure = plots.position_similarity_grid(similarity)
+    picture = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(picture[3:5, 8:11], similarity[1, 2])
+    assert figure.axes[0].images[0].get_clim() == (-1, 1)
+
+
+def test_attention_overlay_shows_the_maps(rng):
+    images = rng.uniform(size=(2, 8, 8))
+    maps = [rng.uniform(size=(2, 4, 4)), rng.uniform(size=(2, 2, 2))]
+    figure = plots.attention_overlay(images, maps, ["layer 1", "rollout"])
+    axes = np.reshape(figure.axes[:6], (2, 3))  # the last axes hold the colour bar
+    assert [a.get_title() for a in axes[0]] == ["image", "layer 1", "rollout"]
+    for n in range(2):
+        np.testing.assert_array_equal(shown(axes[n, 0]), images[n].ravel())
+        for m in range(2):
+            np.testing.assert_array_equal(shown(axes[n, 1 + m]), maps[m][n].ravel())
+
+
+def test_hessian_spectrum_shows_the_curves_and_marks_the_largest():
+    grid = np.linspace(-1, 60, 50)
+    curves = {"ViT": (grid, np.exp(-np.abs(grid))), "ResNet": (grid, np.exp(-(grid**2) / 100))}
+    figure = plots.hessian_spectrum(curves, {"ViT": 50.0, "ResNet": 12.345})
+    lines = figure.axes[0].lines
+    for (x, y), line in zip(curves.values(), lines[::2], strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), x)
+        np.testing.assert_array_equal(line.get_ydata(), y)
+    assert [line.get_xdata()[0] for line in lines[1::2]] == [50.0, 12.345]
+    assert "12.3" in figure.axes[0].get_legend().get_texts()[1].get_text()
+
+
+def test_training_curves_show_the_records(rng):
+    data = records(rng)
+    loss, accuracy = plots.training_curves(data).axes
+    for record, line, shares in zip(data.values(), loss.lines, accuracy.lines, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.transpose(record["loss"]))
+        np.testing.assert_allclose(shares.get_ydata(), 100 * record["accuracy"][1])
+
+
+def test_convolution_heads_shows_heads_outputs_and_difference(rng):
+    attention = rng.uniform(size=(9, 5, 5))
+    convolution = rng.normal(size=(4, 4))
+    output = convolution + 1e-3
+    left, *right, _, _ = plots.convolution_heads(attention, 3, convolution, output).axes
+    picture = np.ma.filled(left.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(picture[6:11, 12:17], attention[5])  # row 1, column 2
+    assert left.patches[0].get_xy() == (1.5, 1.5)  # the outline of the centre pixel (2, 2)
+    for axes, values in zip(right, [convolution, output, output - convolution], strict=True):
+        np.testing.assert_array_equal(shown(axes), values.ravel())
+    assert right[2].get_title() == "difference ≤ 0.001"
+    with pytest.raises(ValueError, match="attention: expected 25 heads, got 9"):
+        plots.convolution_heads(attention, 5, convolution, output)
+
+
+def test_figures_can_be_drawn_into_given_axes(rng):
+    figure = Figure()
+    first, second, third = figure.subplots(1, 3)
+    grid = np.linspace(0, 2, 5)
+    curves = {"ViT": (grid, 1 + grid)}
+    assert plots.hessian_spectrum(curves, {"ViT": 1.0}, axes=first) is figure
+    assert plots.training_curves(records(rng), axes=(second, third)) is figure
+    assert first.lines
+    assert second.lines
+    assert third.lines
+
+
+# ---- manners -------------------------------------------------------------------------------------
+
+
+def test_settings_and_windows_of_the_user_are_left_alone(rng):
+    with matplotlib.rc_context({"font.size": 31, "image.cmap": "hot"}):
+        before = dict(matplotlib.rcParams)
+        figure = plots.position_similarity_grid(rng.uniform(size=(2, 2, 2, 2)))
+        assert dict(matplotlib.rcParams) == before
+    axes = figure.axes[0]
+    assert axes.xaxis.label.get_fontsize() == plots.STYLE["axes.labelsize"]
+    assert axes.images[0].get_cmap().name == "viridis"
+    assert type(figure.canvas) is FigureCanvasAgg
+
+
+def test_importing_does_not_load_matplotlib_or_scipy():
+    program = (
+        "import sys, tinyvit.plots, tinyvit.analysis.spectrum;"
+        "print([m for m in ('matplotlib', 'scipy') if m in sys.modules])"
+    )
+    root = Path(__file__).parent.parent
+    result = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+# ---- saving --------------------------------------------------------------------------------------
+
+
+def test_save_writes_the_figure_and_its_numbers(figure, tmp_path, rng):
+    numbers = {
+        "labels": np.array([3, 1]),
+        "curve": {"steps": range(0, 3, 2), "loss": rng.normal(size=3)},
+        "accuracy": np.float32(0.5),
+        "name": "ViT",
+        "missing": None,
+    }
+    numbers["curve"]["steps"] = list(numbers["curve"]["steps"])
+    path = plots.save(figure, tmp_path / "new" / "folder" / "curves.png", numbers)
+    assert path == tmp_path / "new" / "folder" / "curves.png"
+    assert path.read_bytes().startswith(PNG)
+    beside = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    np.testing.assert_allclose(beside["curve"].pop("loss"), numbers["curve"]["loss"], rtol=5e-6)
+    assert beside == {
+        "labels": [3, 1],
+        "curve": {"steps": [0, 2]},
+        "accuracy": 0.5,
+        "name": "ViT",
+        "missing": None,
+    }
+    assert sorted(p.name for p in path.parent.iterdir()) == ["curves.json", "curves.png"]
+
+
+def test_numbers_have_six_digits_and_what_is_none_is_null(figure, tmp_path):
+    numbers = {"pi": np.pi, "small": 1.23456789e-15, "not": np.array([np.nan, np.inf])}
+    path = plots.save(figure, tmp_path / "f.png", numbers).with_suffix(".json")
+    assert json.loads(path.read_text()) == {
+        "pi": 3.14159,
+        "small": 1.23457e-15,
+        "not": [None, None],
+    }
+
+
+def test_equal_figures_are_equal_files(tmp_path):
+    for name in ("one", "two"):
+        figure = plots.training_curves(records(np.random.default_rng(0)))
+        plots.save(figure, tmp_path / f"{name}.png", {})
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_into_is_named(figure, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"cannot write into the folder .*file"):
+            plots.save(figure, folder / "f.png", {})
+
+
+def test_numbers_that_json_cannot_hold_leave_no_files(figure, tmp_path):
+    with pytest.raises(TypeError):
+        plots.save(figure, tmp_path / "f.png", {"what": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_save_leaves_the_old_files(figure, tmp_path, monkeypatch):
+    path = plots.save(figure, tmp_path / "f.png", {"n": 1})
+    before = path.read_bytes()
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        plots.save(Figure(), path, {"n": 2})
+    assert path.read_bytes() == before
+    assert json.loads(path.with_suffix(".json").read_text()) == {"n": 1}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.png"]
+
+
+def test_only_png_is_written(figure, tmp_path):
+    with pytest.raises(ValueError, match=r"path: expected a name that ends in .png, got 'f.pdf'"):
+        plots.save(figure, tmp_path / "f.pdf", {})

@@ -1,0 +1,414 @@
+"""Figures for slides: arrays in, a matplotlib Figure out.
+
+Nothing is computed here and no window opens: every function draws the numbers it is given and
+returns the figure, `save` writes it with those numbers beside it. This is the only file that knows
+matplotlib, and it imports it in the functions, because `import tinyvit` should not wait for it.
+Figures are made for half the width of a slide, in colours that the colour-blind can tell apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+Curve = tuple[Sequence[float], Sequence[float]]  # x and y
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito 2008
+MARK = "#D55E00"  # grids over images, the query of an attention map
+INK = "gray_r"  # digits are dark ink on white paper
+
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 11.5,
+    "axes.labelsize": 11,
+    "axes.edgecolor": "0.3",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": "0.3",
+    "ytick.color": "0.3",
+    "xtick.labelcolor": "0.15",
+    "ytick.labelcolor": "0.15",
+    "grid.color": "0.9",
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "image.cmap": "viridis",
+}
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """The style of the house, whatever the user's own settings are."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Make a function draw in the style of the house."""
+
+    @functools.wraps(draw)
+    def styled(*args: Any, **kwargs: Any) -> Figure:
+        with _style():
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+# --------------------------------------------------------------------------------------------------
+# Images and patches
+# --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def digit_patches(images: np.ndarray, labels: Sequence[int], patch: int) -> Figure:
+    """Digits under the grid that cuts them, and below them their patches pulled apart.
+
+    images: (n, H, W) or (n, H, W, 1), labels: (n,), patch: the side of a patch in pixels.
+
+    Raises ValueError when the patches do not tile the images.
+    """
+    images = _grey(images)
+    n, height, width = images.shape
+    if height % patch or width % patch:
+        raise ValueError(f"patch: expected a divisor of {height} and {width}, got {patch}")
+    rows, columns = height // patch, width // patch
+    tiles = images.reshape(n, rows, patch, columns, patch).swapaxes(2, 3)
+    ink = {"cmap": INK, "vmin": images.min(), "vmax": images.max()}
+    figure = _figure(1.1 * n + 0.3, 2.5)
+    figure.get_layout_engine().set(wspace=0.08)
+    axes = figure.subplots(2, n, squeeze=False)
+    for above, below, image, tile, label in zip(*axes, images, tiles, labels, strict=True):
+        above.imshow(image, **ink)
+        above.set_title(str(label))
+        below.imshow(_mosaic(tile), **ink)
+        for row, column in np.ndindex(rows, columns):
+            _outline(above, row * patch, column * patch, patch, patch)
+            _outline(below, row * (patch + 1), column * (patch + 1), patch, patch)
+        _bare(above, below)
+    axes[0, 0].set_ylabel("image")
+    axes[1, 0].set_ylabel(f"{rows * columns} patches")
+    return figure
+
+
+@_styled
+def position_similarity_grid(
+    similarity: np.ndarray,
+    *,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    axes: Axes | None = None,
+) -> Figure:
+    """For every patch, a small map of how similar its position embedding is to all others.
+
+    similarity: (gh, gw, gh, gw), cosines; limits: the ends of the colour scale. After Dosovitskiy
+    et al. 2021, Fig. 7 centre.
+    """
+    rows, columns, height, width = np.shape(similarity)
+    figure, axes = _one(axes, 4.8, 4.1)
+    low, high = limits
+    picture = axes.imshow(_mosaic(similarity), vmin=low, vmax=high)
+    axes.set_xticks([(width + 1) * c + (width - 1) / 2 for c in range(columns)])
+    axes.set_yticks([(height + 1) * r + (height - 1) / 2 for r in range(rows)])
+    axes.set_xticklabels(range(1, columns + 1))
+    axes.set_yticklabels(range(1, rows + 1))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="patch column", ylabel="patch row")
+    _colour_bar(picture, axes, "cosine similarity of positions", [low, (low + high) / 2, high])
+    return figure
+
+
+@_styled
+def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Digits, and what a query token attends to in each of them, the digit laid over it in dots.
+
+    images: (n, H, W) or (n, H, W, 1), maps: m arrays (n, gh, gw), titles: m names such as "layer 1"
+    or "rollout", one for each column. The colours of a map run from no attention to its own largest
+    value: they say where, not how much.
+    """
+    images = _grey(images)
+    n, height, width = images.shape
+    frame = {"extent": (0, width, height, 0)}  # pixels, whatever the grid of the map
+    figure = _figure(1.1 * (1 + len(maps)) + 0.7, 1.1 * n + 0.25)
+    axes = figure.subplots(n, 1 + len(maps), squeeze=False)
+    axes[0, 0].set_title("image")
+    for axis, image in zip(axes[:, 0], images, strict=True):
+        axis.imshow(image, cmap=INK, **frame)
+    for column, title, of_images in zip(axes.T[1:], titles, maps, strict=True):
+        column[0].set_title(title)
+        for axis, image, weights in zip(column, images, of_images, strict=True):
+            picture = axis.imshow(weights, vmin=0, **frame)
+            _ink_dots(axis, image, side=1.0)
+    _bare(*axes.flat)
+    bar = _colour_bar(picture, axes[:, -1], "attention", [0, picture.norm.vmax])
+    bar.ax.set_yticklabels(["0", "max"])
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------
+# Curves
+# --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def hessian_spectrum(
+    curves: Mapping[str, Curve],
+    eigenvalues: Mapping[str, float],
+    *,
+    linear: float = 1.0,
+    axes: Axes | None = None,
+) -> Figure:
+    """Spectral densities of the loss Hessians of one or several models, with λmax marked.
+
+    curves: model -> (eigenvalues, densities), eigenvalues: model -> λmax. The eigenvalue axis is
+    linear from −`linear` to `linear` and logarithmic beyond, the density axis logarithmic.
+    """
+    figure, axes = _one(axes, 6.0, 3.4)
+    lowest = []
+    for index, (model, (grid, density)) in enumerate(curves.items()):
+        largest, colour = eigenvalues[model], COLOURS[index % len(COLOURS)]
+        label = f"{model}, $\\lambda_{{\\max}}$ = {largest:.3g}"
+        axes.plot(grid, density, color=colour, label=label)
+        axes.fill_between(grid, density, color=colour, alpha=0.1, linewidth=0)
+        axes.axvline(largest, color=colour, linestyle=":", linewidth=1.4)
+        lowest.append(np.interp(largest, grid, density))
+    axes.set_xscale("symlog", linthresh=linear)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=min(lowest) / 10)  # below the rarest eigenvalue there are only Gaussian tails
+    axes.set(xlabel="eigenvalue of the Hessian", ylabel="density of eigenvalues")
+    _plain_numbers(axes.xaxis)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
+def training_curves(records: Mapping[str, Mapping[str, Curve]], *, axes: Sequence[Axes] | None = None) -> Figure:
+    """Loss and accuracy of one or several models while they learn.
+
+    records: model -> {"loss": (steps, losses), "accuracy": (steps, shares from 0 to 1)}, each pair
+    with steps of its own; axes: two of them, for the loss and for the accuracy.
+    """
+    loss, accuracy = _figure(7.0, 2.9).subplots(1, 2) if axes is None else axes
+    for index, (model, record) in enumerate(records.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        steps, shares = record["accuracy"]
+        loss.plot(*record["loss"], color=colour, linewidth=1.1)
+        accuracy.plot(steps, 100 * np.asarray(shares), color=colour, label=model)
+    loss.set_yscale("log")
+    _plain_numbers(loss.yaxis)
+    loss.set(xlabel="step", ylabel="training loss (nats)")
+    accuracy.set(xlabel="step", ylabel="held-out accuracy (%)")
+    accuracy.legend(loc="lower right")
+    for axis in (loss, accuracy):
+        axis.grid(axis="y")
+        axis.set_xlim(left=0)
+    return loss.figure
+
+
+# --------------------------------------------------------------------------------------------------
+# Convolution
+# --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def convolution_heads(
+    attention: np.ndarray,
+    kernel_size: int,
+    convolution: np.ndarray,
+    output: np.ndarray,
+    *,
+    query: tuple[int, int] | None = None,
+) -> Figure:
+    """K² heads that look where the taps of a K×K convolution are, and the outputs of both.
+
+    attention: (K², gh, gw), where each head looks from one query pixel, in the order of the taps;
+    query: row and column of that pixel (the centre if not given); convolution, output: (H, W), one
+    channel of the convolution and of the attention layer. Their difference is drawn on the scale
+    of the outputs, and its largest value written above it.
+
+    Raises ValueError when there are not K² heads.
+    """
+    heads, height, width = np.shape(attention)
+    if heads != kernel_size**2:
+        raise ValueError(f"attention: expected {kernel_size**2} heads, got {heads}")
+    row, column = query or (height // 2, width // 2)
+    figure = _figure(6.0, 4.0)
+    grid = figure.add_gridspec(3, 2, width_ratios=(3, 1))
+    left = figure.add_subplot(grid[:, 0])
+    tiles = np.reshape(attention, (kernel_size, kernel_size, height, width))
+    weights = left.imshow(_mosaic(tiles), vmin=0, vmax=1)
+    for r, c in np.ndindex(kernel_size, kernel_size):
+        _outline(left, r * (height + 1) + row, c * (width + 1) + column, 1, 1, colour="white")
+    left.set_title(f"where {heads} heads look from the outlined pixel")
+    _bare(left)
+    difference = np.subtract(output, convolution)
+    panels = {
+        f"convolution {kernel_size}×{kernel_size}": convolution,
+        f"attention, {heads} heads": output,
+        f"difference ≤ {np.abs(difference).max():.2g}": difference,
+    }
+    largest = np.abs(convolution).max()
+    right = [figure.add_subplot(grid[place, 1]) for place in range(3)]
+    for axis, (title, values) in zip(right, panels.items(), strict=True):
+        picture = axis.imshow(values, cmap="PuOr", vmin=-largest, vmax=largest)
+        axis.set_title(title)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(True)
+    _colour_bar(weights, left, "attention weight", [0, 1], location="bottom", shrink=0.6)
+    bar = _colour_bar(picture, right, "output", [-largest, 0, largest], location="bottom")
+    bar.ax.set_xticklabels([f"{tick:.2g}".replace("-", "−") for tick in (-largest, 0, largest)])
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------
+# Parts
+# --------------------------------------------------------------------------------------------------
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that no window and no global state knows of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _one(axes: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
+    if axes is None:
+        axes = _figure(width, height).subplots()
+    return axes.figure, axes
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
+    if images.ndim != 3:
+        raise ValueError(f"images: expected shape (n, H, W) or (n, H, W, 1), got {images.shape}")
+    return images
+
+
+def _mosaic(tiles: np.ndarray) -> np.ndarray:
+    """Tiles (r, c, h, w) side by side in one image, a pixel of NaN (drawn as nothing) between."""
+    gap = ((0, 0), (0, 0), (0, 1), (0, 1))
+    apart = np.pad(np.asarray(tiles, dtype=float), gap, constant_values=np.nan)
+    rows, columns, height, width = apart.shape
+    return apart.swapaxes(1, 2).reshape(rows * height, columns * width)[:-1, :-1]
+
+
+def _outline(axes: Axes, row: int, column: int, height: int, width: int, colour: str = MARK) -> None:
+    """A frame around some pixels of an image (the centre of pixel i is at i)."""
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.5, row - 0.5)
+    frame = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.9)
+    frame.set_clip_on(False)
+    axes.add_patch(frame)
+
+
+def _ink_dots(axes: Axes, image: np.ndarray, side: float) -> None:
+    """A digit as dots whose area is the ink of their pixel, on axes of `side` inches."""
+    ink = (image - image.min()) / max(np.ptp(image), np.finfo(float).tiny)
+    rows, columns = np.nonzero(ink)
+    diameter = 0.5 * 72 * side / image.shape[1]  # of full ink, in points
+    dots = {"color": "white", "edgecolor": "black", "linewidth": 0.4}
+    axes.scatter(columns + 0.5, rows + 0.5, s=diameter**2 * ink[rows, columns], **dots)
+
+
+def _bare(*axes: Axes) -> None:
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+
+
+def _colour_bar(picture: AxesImage, axes: Any, label: str, ticks: Sequence[float], **where: Any) -> Colorbar:
+    bar = picture.figure.colorbar(picture, ax=axes, label=label, ticks=ticks, aspect=30, **where)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
+    return bar
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """0.1 and 10 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+
+
+# --------------------------------------------------------------------------------------------------
+# Saving
+# --------------------------------------------------------------------------------------------------
+
+
+def save(fig: Figure, path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
+    """Write a figure as PNG, and beside it a JSON file of the same stem with the numbers it shows.
+
+    numbers: names -> numbers, arrays, strings, or mappings and sequences of these. Arrays become
+    lists, floats are rounded to 6 significant digits, NaN and infinities become null. Both files
+    appear whole or not at all, the folder is made if it is missing. Returns the path of the PNG.
+
+    Raises ValueError for a name that does not end in .png, OSError for a folder that cannot be
+    written into.
+    """
+    path = Path(path)
+    if path.suffix != ".png":
+        raise ValueError(f"path: expected a name that ends in .png, got {path.name!r}")
+    picture = io.BytesIO()
+    with _style():
+        # Without the version of matplotlib in the file, equal figures are equal files.
+        fig.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    text = json.dumps(_plain(numbers), ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, picture.getvalue())
+        _write(path.with_suffix(".json"), text.encode())
+    except OSError as error:
+        raise OSError(f"cannot write into the folder {path.parent}: {error.strerror}") from error
+    return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: lists instead of arrays, six digits, null for what is not a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
