@@ -1,0 +1,102 @@
+"""Multi-head self-attention, and the pre-norm block built on it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from tinyvit.equations.attention import scaled_dot_product_attention
+from tinyvit.nn.basic import LayerNorm, Linear, Mlp
+from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.module import Module, Parameter
+from tinyvit.nn.noise import Dropout, DropPath, keep_mask
+from tinyvit.primitives.contract import einsum
+from tinyvit.primitives.shape import reshape, transpose
+
+
+class Attention(Module):
+    """``[softmax(Q₁K₁ᵀ/√d)V₁ … softmax(QₕKₕᵀ/√d)Vₕ] W`` (Vaswani et al. 2017, Sec. 3.2.2).   (B, N, D) -> (B, N, D)
+
+    q, k and v come from one matrix, laid out [which of the three][head][d] as in timm. The weights (B, h, N, N) can
+    be captured as ``<name>.weights``. head_dim is D / h unless it is given.
+    """
+
+    def __init__(self, dim, num_heads, *, head_dim=None, qkv_bias=True, proj_bias=True, attn_drop=0.0,
+                 proj_drop=0.0, rng):  # fmt: skip
+        if head_dim is None and dim % num_heads:
+            raise ValueError(f"num_heads: {num_heads} heads cannot share a width of {dim} evenly")
+        self.num_heads, self.head_dim = num_heads, head_dim or dim // num_heads
+        inner = self.num_heads * self.head_dim
+        self.qkv = Linear(dim, 3 * inner, bias=qkv_bias, rng=rng)
+        self.proj = Linear(inner, dim, bias=proj_bias, rng=rng)
+        self.attn_drop, self.proj_drop = attn_drop, Dropout(proj_drop)
+
+    def forward(self, x):
+        q, k, v = self.heads(x)
+        y = scaled_dot_product_attention(q, k, v, self.position_bias(q), self.kept(q))
+        y = reshape(transpose(y, axes=(0, 2, 1, 3)), shape=(*x.shape[:2], -1))  # heads side by side again
+        return self.proj_drop(self.proj(y))
+
+    def heads(self, x):
+        """Queries, keys and values of every head, each (B, h, N, d)."""
+        B, N, _ = x.shape
+        qkv = reshape(self.qkv(x), shape=(B, N, 3, self.num_heads, self.head_dim))
+        return transpose(qkv, axes=(2, 0, 3, 1, 4))
+
+    def position_bias(self, q):
+        """What is added to the scores for where tokens stand: nothing, here."""
+        return
+
+    def kept(self, q):
+        """The dropout mask of the weights, (B, h, N, N), in training."""
+        if not (self.training and self.attn_drop):
+            return None
+        return keep_mask(self.rng, (*q.shape[:3], q.shape[2]), self.attn_drop, q)
+
+
+class RelativeAttention(Attention):
+    """Attention that also knows how far apart tokens stand (ViT, App. D.4: "relative").
+
+    Every offset i - j of two tokens has an embedding per head; a query's product with it, over √d, is added to the
+    score. The table holds the offsets -(N-1) … N-1, for ``num_tokens`` = N.
+    """
+
+    def __init__(self, dim, num_heads, *, num_tokens, rng, **options):
+        super().__init__(dim, num_heads, rng=rng, **options)
+        table = (2 * num_tokens - 1, self.num_heads, self.head_dim)
+        self.relative_pos = Parameter(trunc_normal(table, std=0.02, rng=rng))
+
+    def position_bias(self, q):
+        offsets = self.relative_pos[offset_index(q.shape[2])]  # (N, N, h, d)
+        return einsum(q, offsets, spec="bhid,ijhd->bhij") / math.sqrt(self.head_dim)
+
+
+@lru_cache(maxsize=64)
+def offset_index(n: int) -> np.ndarray:
+    """The row of an offset table for query i and key j: i - j + n - 1, (n, n)."""
+    places = np.arange(n)
+    return places[:, None] - places[None, :] + n - 1
+
+
+class Block(Module):
+    """The pre-norm encoder block (ViT, Eqs. 2-3).   (B, N, D) -> (B, N, D)"""
+
+    def __init__(self, dim, num_heads, *, mlp_ratio=4.0, drop=0.0, drop_path=0.0, eps=1e-6, attention=None,
+                 rng, **attn_options):  # fmt: skip
+        self.norm1 = LayerNorm(dim, eps=eps, rng=rng)
+        self.attn = (attention or Attention)(dim, num_heads, proj_drop=drop, rng=rng, **attn_options)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = LayerNorm(dim, eps=eps, rng=rng)
+        self.mlp = Mlp(dim, int(mlp_ratio * dim), drop=drop, rng=rng)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, z):
+        z = z + self.drop_path1(self.attn(self.norm1(z)))  # z′ₗ = MSA(LN(zₗ₋₁)) + zₗ₋₁
+        return z + self.drop_path2(self.mlp(self.norm2(z)))  # zₗ = MLP(LN(z′ₗ)) + z′ₗ
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic depth's rates: from 0 at the first block, linearly, to ``rate`` at the last."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -1,0 +1,107 @@
+"""The layers everything is built of. Parameters have the names and shapes of timm's and PyTorch's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyvit.autodiff.tensor import raw
+from tinyvit.equations.activation import gelu
+from tinyvit.equations.convolution import conv2d, linear
+from tinyvit.equations.normalize import (
+    batch_norm,
+    batch_norm_inference,
+    batch_statistics,
+    layer_norm,
+)
+from tinyvit.nn.init import fan_in_uniform, kaiming_normal, ones, trunc_normal, zeros
+from tinyvit.nn.module import Buffer, Module, Parameter
+from tinyvit.nn.noise import Dropout
+
+
+class Linear(Module):
+    """``y = x Wᵀ + b``.   (..., i) -> (..., o)"""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, rng):
+        self.weight = Parameter(trunc_normal((out_features, in_features), std=0.02, rng=rng))
+        self.bias = Parameter(zeros((out_features,), rng=rng)) if bias else None
+
+    def forward(self, x):
+        return linear(x, self.weight, self.bias)
+
+
+class Conv2d(Module):
+    """Convolution with a bias of its own or none.   (B, H, W, C) -> (B, H', W', O)
+
+    init: "fan_in" (PyTorch's default) or "kaiming" (normal, fan out: ResNets).
+    """
+
+    def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, groups=1, bias=True,
+                 init="fan_in", rng):  # fmt: skip
+        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        shape = (out_chans, in_chans // groups, *size)
+        self.weight = Parameter({"fan_in": fan_in_uniform, "kaiming": kaiming_normal}[init](shape, rng=rng))
+        fan_in = math.prod(shape[1:])
+        self.bias = Parameter(fan_in_uniform((out_chans,), fan_in=fan_in, rng=rng)) if bias else None
+        self.stride, self.padding, self.groups = stride, padding, groups
+
+    def forward(self, x):
+        return conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
+
+
+class LayerNorm(Module):
+    """Normalise every token over its channels.   (..., D) -> (..., D)"""
+
+    def __init__(self, dim: int, *, eps: float = 1e-6, rng):
+        self.weight, self.bias = Parameter(ones((dim,), rng=rng)), Parameter(zeros((dim,), rng=rng))
+        self.eps = eps
+
+    def forward(self, x):
+        return layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class BatchNorm(Module):
+    """Normalise every channel: by its batch in training, by running statistics in evaluation.   (..., C) -> (..., C)
+
+    Running statistics move by ``momentum`` towards the batch's mean and *unbiased* variance, in training mode only.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, rng):
+        self.weight, self.bias = Parameter(ones((dim,), rng=rng)), Parameter(zeros((dim,), rng=rng))
+        self.running_mean, self.running_var = (
+            Buffer(zeros((dim,), rng=rng)),
+            Buffer(ones((dim,), rng=rng)),
+        )
+        self.num_batches_tracked = Buffer(np.zeros((), np.int64))
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x):
+        if not self.training:
+            return batch_norm_inference(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        self.follow(raw(x))
+        return batch_norm(x, self.weight, self.bias, eps=self.eps)
+
+    def follow(self, x):
+        """Move the running statistics towards those of the batch ``x``."""
+        mean, var = batch_statistics(np.real(x))
+        n = x.size // x.shape[-1]
+        for running, batch in (
+            (self.running_mean, mean),
+            (self.running_var, var * (n / max(n - 1, 1))),
+        ):
+            running.data = ((1 - self.momentum) * running.data + self.momentum * batch).astype(running.dtype)
+        self.num_batches_tracked.data = self.num_batches_tracked.data + 1
+
+
+class Mlp(Module):
+    """Two linear layers with GELU between: ``fc2(gelu(fc1(x)))``.   (..., D) -> (..., D)"""
+
+    def __init__(self, dim: int, hidden: int, *, drop: float = 0.0, rng):
+        self.fc1 = Linear(dim, hidden, rng=rng)
+        self.drop1 = Dropout(drop)
+        self.fc2 = Linear(hidden, dim, rng=rng)
+        self.drop2 = Dropout(drop)
+
+    def forward(self, x):
+        return self.drop2(self.fc2(self.drop1(gelu(self.fc1(x)))))

@@ -1,0 +1,78 @@
+"""A model as a table: modules, output shapes, parameters, multiply-accumulates. Nothing is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyvit.autodiff.cost import MacCounter
+from tinyvit.autodiff.watch import Listener, listening, no_grad
+from tinyvit.blueprint import Blueprint
+from tinyvit.nn.module import Module
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module: its dotted name, its class, its output's shape for one image, its parameters and MACs."""
+
+    name: str
+    kind: str
+    shape: tuple
+    params: int
+    macs: int
+
+
+class _Shapes(Listener):
+    """Remembers every module's output shape, in the order in which they first run."""
+
+    def __init__(self):
+        self.shapes: dict[int, tuple] = {}
+
+    def entered(self, module):
+        self.shapes.setdefault(id(module), ())
+
+    def left(self, module, value):
+        self.shapes[id(module)] = getattr(value, "shape", ())
+        return value
+
+
+def measure(model: Module, shape: tuple) -> list[Row]:
+    """A Row for the model (named "") and every module that runs on an input of ``shape`` (batch included)."""
+    counter, shapes = MacCounter(), _Shapes()
+    with no_grad(), listening(counter), listening(shapes):
+        model(Blueprint(shape))
+    modules = {id(module): (name, module) for name, module in reversed(list(model.named_modules()))}
+    return [
+        Row(modules[key][0], type(modules[key][1]).__name__, shape, modules[key][1].num_parameters(),
+            counter.by_module.get(key, 0))
+        for key, shape in shapes.shapes.items()
+    ]  # fmt: skip
+
+
+def input_shape(model: Module, batch: int = 1) -> tuple:
+    """(B, H, W, C) of the images a model's config asks for."""
+    size = model.config.img_size
+    H, W = (size, size) if isinstance(size, int) else size
+    return (batch, H, W, model.config.in_chans)
+
+
+def count_macs(model: Module, shape: tuple | None = None) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image, exact."""
+    return measure(model, shape or input_shape(model))[0].macs
+
+
+def describe(model: Module, depth: int = 2, shape: tuple | None = None) -> str:
+    """The table of a model's modules down to ``depth`` dots, with shapes, parameters and MACs, as text."""
+    rows = [row for row in measure(model, shape or input_shape(model)) if row.name.count(".") < depth]
+    head = ("module", "kind", "output", "parameters", "MACs")
+    body = [(row.name or type(model).__name__, row.kind, "×".join(map(str, row.shape[1:])),
+             f"{row.params:,}", f"{row.macs:,}") for row in rows]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = [_line(cells, widths) for cells in (head, tuple("─" * w for w in widths), *body)]
+    return "\n".join(lines)
+
+
+def _line(cells, widths) -> str:
+    """One row: words to the left, numbers to the right."""
+    return "  ".join(
+        c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+    ).rstrip()

@@ -1,0 +1,118 @@
+"""Images to tokens, and where a token stands."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from tinyvit.autodiff.tensor import raw
+from tinyvit.backend import like
+from tinyvit.equations.resize import resize
+from tinyvit.nn.basic import Conv2d
+from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.module import Module, Parameter
+from tinyvit.primitives.shape import concatenate, reshape, zeros_like
+
+
+class PatchEmbed(Module):
+    """Cut an image into P×P patches and map each to a token (ViT, Eq. 1).   (B, H, W, C) -> (B, HW/P², D)
+
+    A convolution of kernel and stride P: flattening a patch and a linear map, in one.
+    """
+
+    def __init__(self, img_size, patch_size, in_chans, embed_dim, *, rng):
+        self.img_size, self.patch_size = img_size, patch_size
+        self.grid = grid_of(img_size, patch_size)
+        self.proj = Conv2d(in_chans, embed_dim, patch_size, stride=patch_size, rng=rng)
+
+    def forward(self, images):
+        if len(images.shape) != 4 or tuple(images.shape[1:3]) != self.img_size:
+            H, W = self.img_size
+            raise ValueError(f"images: expected shape (B, {H}, {W}, C), got {tuple(images.shape)}")
+        patches = self.proj(images)
+        return reshape(patches, shape=(patches.shape[0], -1, patches.shape[-1]))
+
+
+def grid_of(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches. Raises ValueError where the image is not a whole number of them."""
+    if any(n % patch_size for n in img_size):
+        raise ValueError(f"img_size: {img_size} is not a whole number of patches of {patch_size}")
+    return img_size[0] // patch_size, img_size[1] // patch_size
+
+
+# positions ---------------------------------------------------------------------------------
+
+
+class LearnedPositions2d(Module):
+    """A learned row of D/2 numbers for every column and every row of the grid, put side by side (ViT, App. D.4).
+
+    () -> (1, prefix + N, D); prefix tokens (a class token) have no place in the image and get zeros.
+    """
+
+    def __init__(self, grid, dim, prefix: int, *, rng):
+        self.grid, self.prefix = grid, prefix
+        self.x = Parameter(trunc_normal((1, grid[1], dim // 2), std=0.02, rng=rng))
+        self.y = Parameter(trunc_normal((grid[0], 1, dim // 2), std=0.02, rng=rng))
+
+    def forward(self):
+        H, W = self.grid
+        x, y = (p + zeros_like(p, shape=(H, W, p.shape[-1])) for p in (self.x, self.y))
+        table = reshape(concatenate(x, y, axis=-1), shape=(1, H * W, -1))
+        return concatenate(zeros_like(table, shape=(1, self.prefix, table.shape[-1])), table, axis=1)
+
+
+class SinCosPositions2d(Module):
+    """Fixed sines and cosines of a token's column and row; nothing to learn.   () -> (1, prefix + N, D)"""
+
+    def __init__(self, grid, dim, prefix: int):
+        self.grid, self.dim, self.prefix = grid, dim, prefix
+
+    def forward(self):
+        table = sincos_2d(self.grid, self.dim)
+        return np.concatenate([np.zeros((1, self.prefix, self.dim)), table[None]], axis=1)
+
+
+@lru_cache(maxsize=64)
+def sincos_2d(grid: tuple[int, int], dim: int, temperature: float = 10_000.0) -> np.ndarray:
+    """The table of SimpleViT (Beyer et al. 2022): [sin xω, cos xω, sin yω, cos yω], (H·W, D), float64.
+
+    ωₖ = temperature^(-k / (D/4 - 1)) for k < D/4. Raises ValueError unless D is a multiple of 4, at least 8.
+    """
+    if dim % 4 or dim < 8:
+        raise ValueError(f"dim: sin-cos positions need a multiple of 4, at least 8, got {dim}")
+    omega = temperature ** (-np.arange(dim // 4) / (dim // 4 - 1))
+    y, x = (np.outer(p.ravel(), omega) for p in np.mgrid[: grid[0], : grid[1]])
+    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
+    table.flags.writeable = False
+    return table
+
+
+RESAMPLING = {
+    "timm": {"mode": "bicubic", "antialias": True},
+    "deit": {"mode": "bicubic"},
+    "jax": {"mode": "bilinear", "align_corners": True},
+}
+
+
+def resample_positions(table, grid, new_grid, *, prefix: int = 1, method: str = "timm"):
+    """A position table for another resolution: the grid's rows resized as an image, prefix rows kept.
+
+    table (1, prefix + h·w, D) -> (1, prefix + h'·w', D); method: "timm" (bicubic, antialiased), "deit" (bicubic) or
+    "jax" (linear between aligned corners, the original). Raises ValueError for a table that is not of ``grid``.
+    """
+    if method not in RESAMPLING:
+        raise ValueError(f"method: expected one of {sorted(RESAMPLING)}, got {method!r}")
+    if table.shape[1] != prefix + grid[0] * grid[1]:
+        raise ValueError(f"table: expected {prefix} + {grid[0]}·{grid[1]} rows, got {table.shape[1]}")
+    if tuple(grid) == tuple(new_grid):
+        return table
+    image = reshape(table[:, prefix:], shape=(1, *grid, -1))
+    image = resize(image, size=tuple(new_grid), **RESAMPLING[method])
+    rows = reshape(image, shape=(1, new_grid[0] * new_grid[1], -1))
+    return concatenate(table[:, :prefix], rows, axis=1) if prefix else rows
+
+
+def beside(table, x):
+    """A fixed table in the library and precision of the tokens it is added to."""
+    return like(table.astype(np.real(raw(x)).dtype), raw(x)) if isinstance(table, np.ndarray) else table

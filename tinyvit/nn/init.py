@@ -1,0 +1,73 @@
+"""Initial values. Each takes the generator; without one it makes a Blueprint: a shape and no numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyvit.blueprint import Blueprint
+
+
+def _or_blueprint(draw):
+    """Let an initialiser return a Blueprint when it is given no generator."""
+
+    def initialise(shape, *, rng, **options):
+        return Blueprint(shape) if rng is None else draw(shape, rng=rng, **options).astype(np.float32)
+
+    initialise.__name__, initialise.__doc__ = draw.__name__, draw.__doc__
+    return initialise
+
+
+@_or_blueprint
+def zeros(shape, *, rng):
+    """All zero."""
+    return np.zeros(shape)
+
+
+@_or_blueprint
+def ones(shape, *, rng):
+    """All one."""
+    return np.ones(shape)
+
+
+@_or_blueprint
+def normal(shape, *, rng, std=1.0):
+    """Normal with mean 0."""
+    return rng.normal(0, std, shape)
+
+
+@_or_blueprint
+def trunc_normal(shape, *, rng, std=0.02, cut=2.0):
+    """Normal, drawn again wherever it falls beyond ±cut (an absolute bound, as in timm)."""
+    values = rng.normal(0, std, shape)
+    while (far := np.abs(values) > cut).any():
+        values[far] = rng.normal(0, std, far.sum())
+    return values
+
+
+@_or_blueprint
+def xavier_uniform(shape, *, rng):
+    """Uniform in ±√(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, Eq. 16)."""
+    fan_in, fan_out = _fans(shape)
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return rng.uniform(-bound, bound, shape)
+
+
+@_or_blueprint
+def fan_in_uniform(shape, *, rng, fan_in=None):
+    """Uniform in ±1/√fan_in: what PyTorch's layers start from, biases too."""
+    bound = 1 / math.sqrt(fan_in or _fans(shape)[0])
+    return rng.uniform(-bound, bound, shape)
+
+
+@_or_blueprint
+def kaiming_normal(shape, *, rng):
+    """Normal with variance 2/fan_out, which keeps the gradient's size through ReLUs (He et al. 2015, Eq. 14)."""
+    return rng.normal(0, math.sqrt(2 / _fans(shape)[1]), shape)
+
+
+def _fans(shape) -> tuple[int, int]:
+    """How many numbers go into an output, and come out of an input, of a weight (out, in, *window)."""
+    window = math.prod(shape[2:])
+    return shape[1] * window, shape[0] * window
