@@ -1,0 +1,1 @@
+"""Floor 5: one paper, one file. ``catalogue`` puts the papers' tables together."""

@@ -1,0 +1,59 @@
+"""Every model by name: ``create_model("vit_base_patch16_224", rng=rng)``."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from tinyvit.models import resnet, simple_vit, vit
+from tinyvit.nn.module import Module
+from tinyvit.nn.weights import load_weights
+
+PAPERS = (vit, simple_vit, resnet)
+
+
+def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, **config) -> Module:
+    """A model from the catalogue.
+
+    name     one of ``list_models()``
+    rng      where initial values come from; without it the model is a blueprint: shapes and no numbers, whose
+             parameters can be counted and which can be given weights
+    weights  a safetensors file whose names and shapes fit
+    config   fields to change, under timm's names: ``num_classes=10, img_size=32``
+
+    Raises ValueError for an unknown name (naming the nearest), TypeError for an unknown field.
+    """
+    paper, settings = _find(name)
+    known = [field.name for field in fields(settings)]
+    if unknown := [field for field in config if field not in known]:
+        raise TypeError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    model = paper.MODEL(replace(settings, **config), rng=rng)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of all models that match a shell pattern such as ``"vit_*"``, sorted."""
+    names = [name for paper in PAPERS for table in (paper.PUBLISHED, paper.SMALL) for name in table]
+    return sorted(name for name in names if fnmatchcase(name, pattern))
+
+
+def published() -> dict:
+    """Name -> Published, for every variant that a paper's table has."""
+    return {name: row for paper in PAPERS for name, row in paper.PUBLISHED.items()}
+
+
+def _find(name: str):
+    """The paper and the config that a name stands for."""
+    for paper in PAPERS:
+        if name in paper.PUBLISHED:
+            return paper, paper.PUBLISHED[name].config
+        if name in paper.SMALL:
+            return paper, paper.SMALL[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, list_models(), n=3) or list_models()[:3]
+    raise ValueError(f"name: there is no model {name!r}; did you mean {', '.join(near)}? See list_models()")

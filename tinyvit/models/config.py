@@ -1,0 +1,18 @@
+"""What every model's table is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published variant: its config, and the name under which its parameters and MACs were counted."""
+
+    config: object
+    counted_as: str
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """One side of a square, or both sides, as both sides."""
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,213 @@
+"""ViT: "An Image is Worth 16x16 Words" (Dosovitskiy et al. 2021, arXiv 2010.11929).
+
+    z₀  = [x_class; x¹ₚE; …; xᴺₚE] + E_pos               (Eq. 1)
+    z′ₗ = MSA(LN(zₗ₋₁)) + zₗ₋₁                            (Eq. 2)
+    zₗ  = MLP(LN(z′ₗ)) + z′ₗ                              (Eq. 3)
+    y   = LN(z⁰_L)                                        (Eq. 4)
+
+Parameters have timm's names and shapes, so its weights load unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from tinyvit.models.config import Published, pair
+from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
+from tinyvit.nn.basic import LayerNorm, Linear
+from tinyvit.nn.embed import (
+    LearnedPositions2d,
+    PatchEmbed,
+    SinCosPositions2d,
+    beside,
+    grid_of,
+    resample_positions,
+)
+from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.module import Identity, Module, Parameter
+from tinyvit.nn.noise import Dropout
+from tinyvit.primitives.reduce import mean
+from tinyvit.primitives.shape import concatenate, zeros_like
+
+POSITIONS = ("learn", "learn2d", "relative", "sincos", "none")
+PLACES = ("stem", "every_layer", "every_layer_shared")
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """A ViT's sizes and choices, under timm's argument names.
+
+    global_pool   "token": the class token, after the norm (Eq. 4) · "avg": the mean of the patch tokens
+    fc_norm       with "avg", where the norm stands: True, after the mean (timm) · False, before it (the original)
+    pos_embed     "learn" a row per token · "learn2d" a row per column and per row · "relative" per offset ·
+                  "sincos" fixed · "none"
+    pos_embed_at  "stem" once · "every_layer" a table per block · "every_layer_shared" the same table at every block
+    """
+
+    img_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    in_chans: int = 3
+    num_classes: int = 1000
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    class_token: bool = True
+    global_pool: str = "token"
+    fc_norm: bool = True
+    pos_embed: str = "learn"
+    pos_embed_at: str = "stem"
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self):
+        for field, allowed in (
+            ("global_pool", ("token", "avg")),
+            ("pos_embed", POSITIONS),
+            ("pos_embed_at", PLACES),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field}: expected one of {allowed}, got {getattr(self, field)!r}")
+        if self.global_pool == "token" and not self.class_token:
+            raise ValueError('global_pool: "token" needs class_token=True; use "avg"')
+        if self.pos_embed_at != "stem" and self.pos_embed in ("none", "relative"):
+            raise ValueError(
+                f"pos_embed_at: {self.pos_embed!r} positions have no table to add at {self.pos_embed_at!r}"
+            )
+
+
+class ViT(Module):
+    """Vision transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
+
+    def __init__(self, config: ViTConfig, *, rng):
+        c = self.config = config
+        self.prefix = int(c.class_token)
+        if c.class_token:
+            self.cls_token = Parameter(trunc_normal((1, 1, c.embed_dim), std=0.02, rng=rng))
+        self.make_positions(rng)
+        self.patch_embed = PatchEmbed(pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
+        self.pos_drop = Dropout(c.drop_rate)
+        block = partial(Block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
+                        drop=c.drop_rate, attn_drop=c.attn_drop_rate, **self.attention())  # fmt: skip
+        self.blocks = [block(drop_path=rate) for rate in drop_path_rates(c.drop_path_rate, c.depth)]
+        after_mean = c.global_pool == "avg" and c.fc_norm
+        self.norm = Identity() if after_mean else LayerNorm(c.embed_dim, rng=rng)
+        self.fc_norm = LayerNorm(c.embed_dim, rng=rng) if after_mean else Identity()
+        self.head = Linear(c.embed_dim, c.num_classes, rng=rng) if c.num_classes else Identity()
+
+    def forward(self, images):
+        z = self.tokens(images)
+        for i, block in enumerate(self.blocks):
+            z = block(self.placed(z, i))
+        z = self.norm(z)
+        y = z[:, 0] if self.config.global_pool == "token" else mean(z[:, self.prefix :], axis=1)
+        return self.head(self.fc_norm(y))
+
+    def tokens(self, images):
+        """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, 1 + N, D)"""
+        z = self.patch_embed(images)
+        if self.config.class_token:
+            one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
+            z = concatenate(self.cls_token + one_each, z, axis=1)
+        if self.config.pos_embed_at == "stem" and self.pos_embed is not None:
+            z = z + self.table(self.pos_embed, z)
+        return self.pos_drop(z)
+
+    # positions ----------------------------------------------------------------------------
+
+    def make_positions(self, rng):
+        """``self.pos_embed``: one table, one per block, or None."""
+        c = self.config
+        grid = grid_of(pair(c.img_size), c.patch_size)
+
+        def table():
+            if c.pos_embed == "learn":
+                rows = self.prefix + grid[0] * grid[1]
+                return Parameter(trunc_normal((1, rows, c.embed_dim), std=0.02, rng=rng))
+            if c.pos_embed == "learn2d":
+                return LearnedPositions2d(grid, c.embed_dim, self.prefix, rng=rng)
+            return SinCosPositions2d(grid, c.embed_dim, self.prefix)
+
+        if c.pos_embed in ("none", "relative"):
+            self.pos_embed = None
+        else:
+            self.pos_embed = [table() for _ in range(c.depth)] if c.pos_embed_at == "every_layer" else table()
+
+    def placed(self, z, layer: int):
+        """The tokens with their positions added, in the variants that do so at every block."""
+        at = self.config.pos_embed_at
+        if at == "stem":
+            return z
+        return z + self.table(self.pos_embed[layer] if at == "every_layer" else self.pos_embed, z)
+
+    def table(self, positions, z):
+        """A position table as an array (1, prefix + N, D) beside the tokens."""
+        return positions if isinstance(positions, Parameter) else beside(positions(), z)
+
+    def attention(self) -> dict:
+        """What the blocks must be told to use relative positions."""
+        if self.config.pos_embed != "relative":
+            return {}
+        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
+        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
+
+    def fitted(self, state: dict, method: str = "timm") -> dict:
+        """A state from another resolution with its position tables resampled to this model's (see embed.py).
+
+        A square grid is assumed of the state. States that fit already come back as they are.
+        """
+        grid = self.patch_embed.grid
+        own = dict(self.named_state())
+        resized = {}
+        for name in state:
+            if name.split(".")[0] == "pos_embed" and name in own and state[name].shape != own[name].shape:
+                side = round((state[name].shape[1] - self.prefix) ** 0.5)
+                resized[name] = resample_positions(state[name], (side, side), grid, prefix=self.prefix, method=method)
+        return {**state, **resized}
+
+
+# The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------
+
+Ti = ViTConfig(embed_dim=192, depth=12, num_heads=3)
+S = ViTConfig(embed_dim=384, depth=12, num_heads=6)
+B = ViTConfig(embed_dim=768, depth=12, num_heads=12)
+L = ViTConfig(embed_dim=1024, depth=24, num_heads=16)
+H = ViTConfig(embed_dim=1280, depth=32, num_heads=16, patch_size=14)
+GAP = {"global_pool": "avg", "fc_norm": False}
+
+#   name                                     config                                         counted as
+PUBLISHED = {
+    "vit_tiny_patch16_224":         Published(Ti,                                            "ViT-Ti/16@224"),
+    "vit_small_patch32_224":        Published(replace(S, patch_size=32),                     "ViT-S/32@224"),
+    "vit_small_patch16_224":        Published(S,                                             "ViT-S/16@224"),
+    "vit_small_patch14_224":        Published(replace(S, patch_size=14),                     "ViT-S/14@224"),
+    "vit_small_patch8_224":         Published(replace(S, patch_size=8),                      "ViT-S/8@224"),
+    "vit_base_patch32_224":         Published(replace(B, patch_size=32),                     "ViT-B/32@224"),
+    "vit_base_patch16_224":         Published(B,                                             "ViT-B/16@224"),
+    "vit_base_patch8_224":          Published(replace(B, patch_size=8),                      "ViT-B/8@224"),
+    "vit_large_patch32_224":        Published(replace(L, patch_size=32),                     "ViT-L/32@224"),
+    "vit_large_patch16_224":        Published(L,                                             "ViT-L/16@224"),
+    "vit_large_patch14_224":        Published(replace(L, patch_size=14),                     "ViT-L/14@224"),
+    "vit_huge_patch14_224":         Published(H,                                             "ViT-H/14@224"),
+    "vit_huge_patch16_224":         Published(replace(H, patch_size=16),                     "ViT-H/16@224"),
+    "vit_base_patch16_384":         Published(replace(B, img_size=384),                      "ViT-B/16@384"),
+    "vit_large_patch16_384":        Published(replace(L, img_size=384),                      "ViT-L/16@384"),
+    "vit_huge_patch14_392":         Published(replace(H, img_size=392),                      "ViT-H/14@392"),
+    "vit_base_patch16_224_in21k":   Published(replace(B, num_classes=21843),                 "ViT-B/16-in21k@224"),
+    "vit_large_patch16_224_in21k":  Published(replace(L, num_classes=21843),                 "ViT-L/16-in21k@224"),
+    "vit_huge_patch14_224_in21k":   Published(replace(H, num_classes=21843),                 "ViT-H/14-in21k@224"),
+    "vit_base_patch16_gap_224":     Published(replace(B, **GAP),                             "ViT-B/16-gap@224"),
+    "vit_base_patch16_nocls_224":   Published(replace(B, **GAP, class_token=False),         "ViT-B/16-gap-notoken@224"),
+}  # fmt: skip
+
+#   name                     for                     config
+SMALL = {
+    "vit_digits":   ViTConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depth=3, num_heads=4,
+                              mlp_ratio=2),
+    "vit_micro":    ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=48, depth=4, num_heads=3),
+}  # fmt: skip
+
+MODEL = ViT
