@@ -61,12 +61,8 @@ def test_head_fusion_takes_the_largest_or_smallest_head():
     heads = np.concatenate([FIRST, SECOND], axis=1)
     largest = np.array([[1.0, 0.5], [0.5, 1.0]]) + np.eye(2)
     smallest = np.array([[0.5, 0.0], [0.0, 0.5]]) + np.eye(2)
-    np.testing.assert_allclose(
-        rollout([heads], head_fusion="max")[0], largest / largest.sum(1, keepdims=True)
-    )
-    np.testing.assert_allclose(
-        rollout([heads], head_fusion="min")[0], smallest / smallest.sum(1, keepdims=True)
-    )
+    np.testing.assert_allclose(rollout([heads], head_fusion="max")[0], largest / largest.sum(1, keepdims=True))
+    np.testing.assert_allclose(rollout([heads], head_fusion="min")[0], smallest / smallest.sum(1, keepdims=True))
 
 
 def test_discard_drops_the_smallest_entries_of_each_image():
@@ -228,9 +224,7 @@ def test_similarity_ignores_the_class_token_and_the_lengths(rng):
     table = rng.normal(size=(7, 5))
     other = table * rng.uniform(0.5, 2, size=(7, 1))
     other[0] = 0
-    np.testing.assert_allclose(
-        position_similarity(table, (2, 3)), position_similarity(other, (2, 3))
-    )
+    np.testing.assert_allclose(position_similarity(table, (2, 3)), position_similarity(other, (2, 3)))
 
 
 def test_similarity_errors_name_the_table(rng):

@@ -22,9 +22,7 @@ import numpy as np
 _FUSE = {"mean": np.mean, "max": np.max, "min": np.min}
 
 
-def rollout(
-    maps: Sequence[np.ndarray], *, head_fusion: str = "mean", discard: float = 0.0
-) -> np.ndarray:
+def rollout(maps: Sequence[np.ndarray], *, head_fusion: str = "mean", discard: float = 0.0) -> np.ndarray:
     """Attention rollout: how much of every input token reaches every output token.
 
     maps: layers, first to last, each (B, h, N, N)  ->  (B, N, N), rows sum to 1
@@ -56,9 +54,7 @@ def rollout(
     return result
 
 
-def mean_attention_distance(
-    maps: np.ndarray, grid: Sequence[int], patch: float, prefix_tokens: int = 1
-) -> np.ndarray:
+def mean_attention_distance(maps: np.ndarray, grid: Sequence[int], patch: float, prefix_tokens: int = 1) -> np.ndarray:
     """Mean distance in pixels between a patch and the patches it attends to, for each head.
 
     maps: (B, h, N, N), grid: (gh, gw)  ->  (h,)
@@ -100,9 +96,7 @@ def attention_entropy(maps: np.ndarray, *, normalised: bool = False) -> np.ndarr
     return entropy / np.log(maps.shape[-1]) if normalised else entropy
 
 
-def class_attention(
-    maps: np.ndarray, grid: Sequence[int], query: int = 0, prefix_tokens: int = 1
-) -> np.ndarray:
+def class_attention(maps: np.ndarray, grid: Sequence[int], query: int = 0, prefix_tokens: int = 1) -> np.ndarray:
     """What one query token looks at, laid out over the patches of the image.
 
     maps: (..., N, N), grid: (gh, gw)  ->  (..., gh, gw)
@@ -125,9 +119,7 @@ def class_attention(
     return row.reshape(*row.shape[:-1], *grid)
 
 
-def position_similarity(
-    table: np.ndarray, grid: Sequence[int], prefix_tokens: int = 1
-) -> np.ndarray:
+def position_similarity(table: np.ndarray, grid: Sequence[int], prefix_tokens: int = 1) -> np.ndarray:
     """Cosine similarity of the position embedding of every patch with that of every other.
 
     table: (prefix_tokens + gh gw, D) or (1, prefix_tokens + gh gw, D)  ->  (gh, gw, gh, gw)
@@ -193,6 +185,5 @@ def _check_tokens(tokens: int, grid: Sequence[int], prefix_tokens: int, name: st
     expected = prefix_tokens + int(np.prod(grid))
     if tokens != expected:
         raise ValueError(
-            f"{name}: expected {prefix_tokens} prefix tokens + {tuple(grid)} patches "
-            f"= {expected} tokens, got {tokens}"
+            f"{name}: expected {prefix_tokens} prefix tokens + {tuple(grid)} patches = {expected} tokens, got {tokens}"
         )

@@ -86,7 +86,8 @@ def top_eigenvalues(
     if which not in _FIRST:
         raise ValueError(f"which: expected one of {sorted(_FIRST)}, got {which!r}")
     start = _generator(rng).standard_normal(size)
-    # ARPACK draws again when it meets an invariant subspace; newer SciPy lets us say from where.
+    # ARPACK draws again when it meets an invariant subspace. Newer SciPy lets us say from where; with
+    # older ones the vectors of a repeated eigenvalue can differ from call to call.
     seeded = {"rng": rng} if "rng" in inspect.signature(eigsh).parameters else {}
     values, vectors = eigsh(operator, k, which=which, tol=tol, v0=start, **seeded)
     order = np.argsort(_FIRST[which](values), kind="stable")

@@ -20,9 +20,7 @@ def constant(rate: float) -> Schedule:
     return lambda step: rate
 
 
-def warmup_cosine(
-    peak: float, *, warmup: float, total: float, floor: float = 0.0, start: float = 0.0
-) -> Schedule:
+def warmup_cosine(peak: float, *, warmup: float, total: float, floor: float = 0.0, start: float = 0.0) -> Schedule:
     """Linear warm-up from `start` to `peak`, then half a cosine down to `floor`.
 
     With s the step, w = `warmup` and n = `total` (warm-up included):
