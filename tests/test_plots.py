@@ -103,6 +103,13 @@ def test_hessian_spectrum_shows_the_curves_and_marks_the_largest():
     assert "12.3" in figure.axes[0].get_legend().get_texts()[1].get_text()
 
 
+def test_hessian_spectrum_with_an_eigenvalue_that_the_density_missed(tmp_path):
+    grid = np.linspace(-1, 60, 50)
+    figure = plots.hessian_spectrum({"ViT": (grid, np.exp(-(grid**2)))}, {"ViT": 50.0})
+    assert figure.axes[0].get_ylim()[0] > 0
+    plots.save(figure, tmp_path / "f.png", {})
+
+
 def test_training_curves_show_the_records(rng):
     data = records(rng)
     loss, accuracy = plots.training_curves(data).axes

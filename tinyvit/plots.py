@@ -190,7 +190,7 @@ def hessian_spectrum(
         axes.plot(grid, density, color=colour, label=label)
         axes.fill_between(grid, density, color=colour, alpha=0.1, linewidth=0)
         axes.axvline(largest, color=colour, linestyle=":", linewidth=1.4)
-        lowest.append(np.interp(largest, grid, density))
+        lowest.append(max(np.interp(largest, grid, density), 1e-9 * np.max(density)))
     axes.set_xscale("symlog", linthresh=linear)
     axes.set_yscale("log")
     axes.set_ylim(bottom=min(lowest) / 10)  # below the rarest eigenvalue there are only Gaussian tails
