@@ -18,6 +18,7 @@ from tinyvit.autodiff.watch import watch
 from tinyvit.blueprint import Blueprint
 
 REGISTRY: dict[str, Op] = {}  # every op of the package, by name; the tests walk it
+COMPLAINTS = (ValueError, TypeError, IndexError, AttributeError)  # what NumPy raises about arguments that do not fit
 
 
 class Op:
@@ -73,7 +74,7 @@ class Op:
             inputs, options = self.bind(inputs, options)
         now = watch()
         if not self.is_primitive and self.runs_open(inputs, now.listeners):
-            return self.function(*inputs, **options)
+            return self.read(inputs, options)
         if not now.listeners:
             return self.apply(inputs, options, now.recording)
         start = time.perf_counter()
@@ -88,6 +89,13 @@ class Op:
         if self.fast is None or any(listener.opens(self) for listener in listeners):
             return True
         return any(_needs_equation(raw(x), self.fast_is_analytic) for x in inputs)
+
+    def read(self, inputs, options):
+        """The equation itself; the ops that it is written in compute and record."""
+        try:
+            return self.function(*inputs, **options)
+        except COMPLAINTS as error:
+            raise self.named(error, inputs, options) from error
 
     def apply(self, inputs, options, recording: bool):
         """Compute the value; if a Tensor came in, wrap it, and remember how it was made."""
@@ -109,21 +117,26 @@ class Op:
         return out
 
     def evaluate(self, arrays, options):
-        """Value and, from a kernel, the pullback. NumPy's complaints get the op's name and the shapes."""
+        """Value and, from a kernel, the pullback."""
         try:
             return self.fast(*arrays, **options) if self.fast else (self.function(*arrays, **options), None)
-        except (ValueError, TypeError, IndexError) as error:
-            if getattr(error, "named_by_op", False):
-                raise
-            named = type(error)(f"{self.name}: {error} — given {self.describe(arrays, options)}")
-            named.named_by_op = True
-            raise named from error
+        except COMPLAINTS as error:
+            raise self.named(error, arrays, options) from error
+
+    def named(self, error, inputs, options):
+        """A complaint with the op's name before it and, where it first arose, the arguments after it."""
+        given = "" if getattr(error, "named_by_op", False) else self.describe(inputs, options)
+        kind = next(kind for kind in COMPLAINTS if isinstance(error, kind))  # NumPy's own kinds take no plain text
+        named = kind(f"{self.name}: {error}" + (f" — given {given}" if given else ""))
+        named.named_by_op = True
+        return named
 
     def describe(self, arrays, options) -> str:
         """The arguments of a call in one line: names, shapes, dtypes, options."""
         names = [*self.array_names, *("" for _ in arrays)]
         told = [f"{name} {x.shape} {x.dtype}" if hasattr(x, "shape") else f"{name} {x!r}"
                 for name, x in zip(names, arrays, strict=False)]  # fmt: skip
+        told = [text.lstrip() for text in told]  # an operand of many has no name
         return ", ".join(told + [f"{name}={value!r}" for name, value in options.items()])
 
     def bind(self, inputs, options):

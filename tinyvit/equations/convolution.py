@@ -14,13 +14,15 @@ from tinyvit.primitives.shape import fold, pad, per_axis, reshape, unfold
 
 @equation
 def linear(x, weight, bias=None):
-    """``x Wᵀ + b``.   x (..., i), weight (o, i), bias (o,) -> (..., o)"""
+    """``x Wᵀ + b``.   x (..., N, i), weight (o, i), bias (o,) -> (..., N, o)"""
     y = x @ weight.T
     return y if bias is None else y + bias
 
 
 @linear.kernel(analytic=True)
 def _(x, weight, bias=None):
+    if x.ndim < 2:
+        raise ValueError("x needs at least two axes")  # as the equation's matmul does
     rows = np.reshape(x, (-1, x.shape[-1]))
     y = rows @ weight.T
     if bias is not None:
@@ -44,7 +46,9 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     x (B, H, W, C), weight (O, C/groups, k, l), bias (O,) -> (B, H', W', O)
     H' = ⌊(H + 2p - d(k - 1) - 1)/s⌋ + 1. stride, padding, dilation: a number, or one per axis.
     Group g's outputs see only group g's share of the channels.
+    Raises ValueError for shapes that do not fit each other.
     """
+    _check_shapes(x, weight, groups)
     windows = unfold(_zero_padded(x, padding, 2), size=weight.shape[2:], stride=stride, dilation=dilation)
     B, H, W, C, *size = windows.shape
     shared = reshape(windows, shape=(B, H, W, groups, C // groups, *size))
@@ -55,6 +59,7 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
 
 @conv2d.kernel(analytic=True)
 def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    _check_shapes(x, weight, groups)
     padded = _zero_padded(x, padding, 2)
     windows = unfold(padded, size=weight.shape[2:], stride=stride, dilation=dilation)
     B, H, W, C, k, l = windows.shape
@@ -93,12 +98,28 @@ def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     return y if bias is None else y + bias, conv2d_pullback
 
 
+def _check_shapes(x, weight, groups: int) -> None:
+    """Raise ValueError, in words, for a convolution whose input and weight do not fit."""
+    _check_images(x)
+    if len(weight.shape) != 4 or weight.shape[1] * groups != x.shape[3]:
+        raise ValueError(f"weight {weight.shape} is for {weight.shape[1] * groups} channels, x has {x.shape[3]}"
+                         f" (groups={groups})")  # fmt: skip
+    if weight.shape[0] % groups:
+        raise ValueError(f"{weight.shape[0]} output channels cannot be shared out among {groups} groups")
+
+
+def _check_images(x) -> None:
+    if len(x.shape) != 4:
+        raise ValueError(f"x: expected images (B, H, W, C), got {x.shape}")
+
+
 _COLUMN_BUDGET = 1 << 18  # numbers; about the size of a core's second-level cache
 
 
 @equation
 def max_pool2d(x, *, size, stride=None, padding=0):
     """The largest number of every window; the border counts as -inf.   (B, H, W, C) -> (B, H', W', C)"""
+    _check_images(x)
     size = per_axis(size, 2)
     bordered = pad(x, widths=((0, 0), *_borders(padding, 2), (0, 0)), value=-math.inf)
     windows = unfold(bordered, size=size, stride=size if stride is None else stride)
@@ -108,6 +129,7 @@ def max_pool2d(x, *, size, stride=None, padding=0):
 @equation
 def avg_pool2d(x, *, size, stride=None, padding=0):
     """The mean of every window; the border counts as zeros.   (B, H, W, C) -> (B, H', W', C)"""
+    _check_images(x)
     size = per_axis(size, 2)
     windows = unfold(_zero_padded(x, padding, 2), size=size, stride=size if stride is None else stride)
     return mean(windows, axis=(4, 5))

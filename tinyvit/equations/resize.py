@@ -20,7 +20,10 @@ def resize(x, *, size, mode="bilinear", align_corners=False, antialias=False):
     mode           "nearest", "bilinear" or "bicubic" (a = -0.75; antialiased -0.5, as PyTorch and Pillow do)
     align_corners  the outermost samples coincide; otherwise the outermost pixel *borders* do
     antialias      widen the filter when shrinking, so that every input pixel counts
+    Raises ValueError for anything but images, an empty size or an unknown mode.
     """
+    if len(x.shape) != 4 or min(size) < 1:
+        raise ValueError(f"expected images (B, H, W, C) and a size of at least (1, 1), got {x.shape} and size {size}")
     rows = resize_matrix(x.shape[1], size[0], mode, align_corners, antialias)
     columns = resize_matrix(x.shape[2], size[1], mode, align_corners, antialias)
     rows, columns = (like(m.astype(x.dtype), raw(x)) for m in (rows, columns))
