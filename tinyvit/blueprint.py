@@ -44,11 +44,15 @@ class Blueprint:
         """The same shape in another precision."""
         return Blueprint(self.shape, dtype)
 
+    T = property(lambda self: np.transpose(self), doc="The axes reversed.")
+
     def copy(self):
         """Itself: there are no numbers that could be shared."""
         return self
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        if any(hasattr(x, "__array_ufunc__") and not isinstance(x, _KNOWN) for x in inputs):
+            return NotImplemented  # a Tensor knows what to do with a blueprint
         if method == "at":
             return None
         if method != "__call__":
@@ -72,8 +76,14 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "matmul"):
 for _name, _ufunc in {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
                       "eq": np.equal, "ne": np.not_equal}.items():  # fmt: skip
     setattr(Blueprint, f"__{_name}__", lambda x, y, f=_ufunc: f(x, y))
+for _reduce in (np.sum, np.mean, np.var, np.max, np.argmax):
+    setattr(Blueprint, _reduce.__name__, lambda x, *args, f=_reduce, **kwargs: f(x, *args, **kwargs))
+for _name in ("reshape", "transpose", "swapaxes"):
+    setattr(Blueprint, _name, lambda x, *args, f=_name: Blueprint(getattr(_ghost(x), f)(*args).shape, x.dtype))
 Blueprint.__neg__ = lambda x: np.negative(x)
 Blueprint.__hash__ = object.__hash__
+
+_KNOWN = (Blueprint, np.ndarray, np.generic)
 
 
 def _ghost(x):
@@ -106,12 +116,17 @@ def _rule(*functions):
     return register
 
 
-@_rule(np.sum, np.max, np.argmax)
+@_rule(np.sum, np.mean, np.var, np.max)
 def _(x, axis=None, keepdims=False, **_):
     axes = range(x.ndim) if axis is None else [i % x.ndim for i in (axis if isinstance(axis, tuple) else (axis,))]
     if keepdims:
         return Blueprint((1 if i in axes else n for i, n in enumerate(x.shape)), x.dtype)
     return Blueprint((n for i, n in enumerate(x.shape) if i not in axes), x.dtype)
+
+
+@_rule(np.argmax)
+def _(x, axis=None, keepdims=False, **_):
+    return np.max(x, axis=axis, keepdims=keepdims).astype(np.intp)
 
 
 @_rule(np.real, np.imag)
@@ -165,6 +180,16 @@ def _(spec, *operands, **_):
     return _like(operands, (sizes[axis] for axis in result))
 
 
+@_rule(np.put_along_axis)
+def _(x, indices, values, axis):
+    """Nothing to write into."""
+
+
+@_rule(np.array2string)
+def _(x, **_):
+    return repr(x)
+
+
 @_rule(np.asarray)
 def _(x, dtype=None, **_):
-    return Blueprint(np.shape(x), dtype or x.dtype)
+    return np.asarray(x, dtype)  # a table keeps its numbers: an index is made of them

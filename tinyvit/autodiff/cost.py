@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from tinyvit.autodiff.tensor import raw
+from tinyvit.autodiff.tensor import Tensor, raw
 from tinyvit.autodiff.watch import Listener, listening, watch
 from tinyvit.blueprint import Blueprint
 
@@ -51,4 +51,5 @@ def _einsum_macs(spec: str, operands) -> int:
 
 
 def _shape_only(x):
-    return Blueprint(x.shape, x.dtype) if getattr(x, "shape", ()) and x.dtype.kind == "f" else x
+    """An array of reals as a Tensor of its shape: on a Tensor ``x @ y`` is the op matmul, which is heard."""
+    return Tensor(Blueprint(x.shape, x.dtype)) if getattr(x, "shape", ()) and x.dtype.kind == "f" else x
