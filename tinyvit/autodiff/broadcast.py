@@ -18,7 +18,7 @@ def broadcast_to(x, *, shape):
 
 @broadcast_to.pullback
 def _(g, out, x, *, shape):
-    return (sum_to(g, shape=np.shape(x)),)
+    return (sum_to(g, shape=x.shape),)
 
 
 @primitive
