@@ -1,0 +1,462 @@
+"""Every op of the package with arguments to check it on, and arguments that it must refuse.
+
+A registered op without a row here fails the suite. Shapes are uneven on purpose (no two lengths of an argument agree,
+a batch is at least two): a square array hides a transpose, a gain of one hides an omission.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of one call: makers (functions of a generator) or constants, and options."""
+
+    makers: tuple
+    options: dict = field(default_factory=dict)
+
+    def inputs(self, rng):
+        return tuple(make(rng) if callable(make) else make for make in self.makers)
+
+    def __str__(self):
+        told = [*(getattr(m, "told", repr(m)) for m in self.makers), *(f"{k}={v}" for k, v in self.options.items())]
+        return " ".join(told).replace("\n", " ")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A call that must raise ``error`` with the op's name and ``fragment`` in its text."""
+
+    call: Call
+    error: type
+    fragment: str
+
+    def __str__(self):
+        return f"{self.fragment}: {self.call}"
+
+
+def call(*makers, **options):
+    return Call(makers, options)
+
+
+def refused(error, fragment, *makers, **options):
+    return Refused(Call(makers, options), error, fragment)
+
+
+def maker(told):
+    """Decorator: a maker with a text that test names are made of."""
+
+    def named(function):
+        function.told = told
+        return function
+
+    return named
+
+
+def normal(*shape):
+    """Normal numbers."""
+    return maker(f"{shape}")(lambda rng: rng.normal(size=shape))
+
+
+def positive(*shape):
+    """Numbers between a half and two."""
+    return maker(f"{shape}>0")(lambda rng: rng.uniform(0.5, 2.0, shape))
+
+
+def apart(*shape):
+    """Numbers all different, by 0.01 at least, and none within 0.01 of zero: away from the kinks of max and relu."""
+
+    @maker(f"{shape}apart")
+    def make(rng):
+        n = math.prod(shape)
+        grid = rng.permutation(np.arange(1, n + 1) * 0.02) * rng.choice([-1.0, 1.0], n)
+        return grid.reshape(shape)
+
+    return make
+
+
+def classes(high, *shape):
+    """Integers below ``high``."""
+    return maker(f"{shape}<{high}")(lambda rng: rng.integers(high, size=shape))
+
+
+def coins(*shape):
+    """Booleans, some true and some false."""
+    return maker(f"{shape}bool")(lambda rng: np.resize([True, False, True], shape))
+
+
+def shares(*shape):
+    """Distributions along the last axis."""
+    return maker(f"{shape}shares")(lambda rng: rng.dirichlet(np.ones(shape[-1]), shape[:-1]))
+
+
+def log_shares(*shape):
+    """Logarithms of distributions along the last axis."""
+    return maker(f"{shape}log")(lambda rng: np.log(rng.dirichlet(np.ones(shape[-1]), shape[:-1])))
+
+
+def zeros(*shape):
+    return maker(f"{shape}=0")(lambda rng: np.zeros(shape))
+
+
+def words(*shape):
+    """Text where numbers should be."""
+    return maker("words")(lambda rng: np.full(shape, "word"))
+
+
+TABLE = np.array([[0, 3, 1], [2, 3, 0]])  # an index table with a row named twice
+MASK = np.array([True, False, True, True])
+
+UNARY = [call(normal(2, 3, 5)), call(normal())]
+MIXED = [call(normal(2, 3, 5), normal(3, 1)), call(normal(4), normal(2, 1, 4)), call(normal(2, 3), 0.7),
+         call(normal(2, 3), normal())]  # fmt: skip
+
+EXAMPLES = {
+    # autodiff
+    "identity": UNARY,
+    "broadcast_to": [call(normal(3, 1), shape=(2, 3, 5)), call(normal(), shape=(2, 3))],
+    "sum_to": [call(normal(2, 3, 5), shape=(3, 1)), call(normal(2, 3), shape=()), call(normal(2, 3), shape=(2, 3))],
+    # primitives: shape
+    "reshape": [call(normal(2, 3, 4), shape=(4, 6)), call(normal(2, 3, 4), shape=(-1, 2)), call(normal(1), shape=())],
+    "transpose": [call(normal(2, 3, 5)), call(normal(2, 3, 5), axes=(1, 2, 0)), call(normal(2, 3, 5), axes=(-1, 0, 1))],
+    "swapaxes": [call(normal(2, 3, 5), axis1=0, axis2=-1)],
+    "astype": [call(normal(2, 3), dtype=np.float64)],
+    "getitem": [
+        call(normal(4, 3), index=1),
+        call(normal(2, 3, 5), index=(slice(None, None, -2), None, ..., 2)),
+        call(normal(4, 3), index=TABLE),
+        call(normal(4, 3), index=[1, 1, 2]),
+        call(normal(4, 3), index=(TABLE, np.array([[1], [1]]))),
+        call(normal(4, 3), index=MASK),
+        call(normal(2, 4, 3), index=(slice(None), MASK)),
+        call(normal(3, 4), index=(slice(2, 2),)),
+    ],
+    "scatter": [
+        call(normal(3), index=1, shape=(4, 3)),
+        call(normal(2, 5), index=(slice(None), slice(1, None, 2)), shape=(2, 11)),
+        call(normal(2, 3, 5), index=TABLE, shape=(4, 5)),
+        call(normal(3, 2), index=MASK, shape=(4, 2)),
+    ],
+    "take_along_axis": [
+        call(normal(2, 5, 3), classes(5, 2, 4, 3), axis=1),
+        call(normal(2, 5), classes(5, 2, 1), axis=-1),
+    ],
+    "put_along_axis": [
+        call(normal(2, 4, 3), classes(5, 2, 4, 3), axis=1, shape=(2, 5, 3)),
+        call(normal(2, 3), classes(5, 2, 3), axis=-1, shape=(2, 5)),
+    ],
+    "concatenate": [
+        call(normal(2, 3), normal(4, 3)),
+        call(normal(2, 3), normal(2, 1), normal(2, 5), axis=-1),
+        call(normal(2, 3), normal(2, 0), axis=1),
+    ],
+    "pad": [call(normal(2, 3), widths=((1, 2), (0, 3))), call(normal(2, 3), widths=((0, 0), (2, 1)), value=-1.5)],
+    "roll": [call(normal(2, 5, 3), shift=2, axis=1), call(normal(2, 5, 3), shift=(-2, 1), axis=(1, 2))],
+    "unfold": [
+        call(normal(2, 6, 3), size=(4,)),
+        call(normal(2, 7, 6, 3), size=(3, 2), stride=(2, 1)),
+        call(normal(2, 8, 7, 3), size=(3, 2), stride=2, dilation=(2, 3)),
+        call(normal(2, 4, 5, 6, 3), size=(2, 3, 1), stride=(1, 2, 2)),
+    ],
+    "fold": [
+        call(normal(2, 3, 5, 4), shape=(2, 6, 5)),
+        call(normal(2, 3, 5, 4, 3, 2), shape=(2, 7, 6, 4), stride=(2, 1)),
+        call(normal(2, 2, 3, 4, 3, 2), shape=(2, 8, 9, 4), stride=2, dilation=(2, 3)),
+    ],
+    # primitives: elementwise
+    "add": MIXED,
+    "subtract": MIXED,
+    "multiply": MIXED,
+    "divide": [call(normal(2, 3, 5), positive(3, 1)), call(2.0, positive(2, 3)), call(normal(2, 3), positive())],
+    "negative": UNARY,
+    "power": [call(positive(2, 3), exponent=e) for e in (0, 1, 2, 3, -1, 0.5, -0.5, 1.7)]
+    + [call(normal(2, 3), exponent=e) for e in (2, 3)],
+    "exp": UNARY,
+    "log": [call(positive(2, 3, 5)), call(positive())],
+    "sqrt": [call(positive(2, 3, 5)), call(positive())],
+    "sin": UNARY,
+    "cos": UNARY,
+    "tanh": UNARY,
+    "erf": UNARY,
+    "where": [
+        call(coins(2, 3, 5), normal(2, 3, 5), normal(3, 1)),
+        call(coins(3, 1), normal(2, 1, 5), 0.5),
+        call(coins(4), normal(), normal(2, 4)),
+    ],
+    "maximum": [call(apart(2, 3, 5), 0.005), call(apart(2, 3, 5), zeros(3, 1))],
+    "minimum": [call(apart(2, 3, 5), 0.005), call(zeros(3, 1), apart(2, 3, 5))],
+    "absolute": [call(apart(2, 3, 5))],
+    "relu": [call(apart(2, 3, 5))],
+    # primitives: reduce, contract
+    "sum": [call(normal(2, 3, 5)), call(normal(2, 3, 5), axis=1), call(normal(2, 3, 5), axis=(0, -1), keepdims=True)],
+    "matmul": [
+        call(normal(3, 4), normal(4, 5)),
+        call(normal(2, 1, 3, 4), normal(6, 4, 5)),
+        call(normal(2, 3, 4), normal(4, 1)),
+    ],
+    "einsum": [
+        call(normal(2, 3, 4), normal(2, 4, 5), spec="bij,bjk->bik"),
+        call(normal(2, 3, 4), spec="bij->jb"),
+        call(normal(2, 3), normal(3, 4), normal(4, 5), spec="ij,jk,kl->li"),
+        call(normal(2, 3), normal(4), spec="ij,k->kj"),
+        call(normal(2, 3), spec="ij->"),
+    ],
+    # equations
+    "softmax": [call(normal(2, 3, 5)), call(normal(2, 5, 3), axis=1), call(normal(4))],
+    "log_softmax": [call(normal(2, 3, 5)), call(normal(2, 5, 3), axis=1)],
+    "gelu": UNARY,
+    "gelu_tanh": UNARY,
+    "sigmoid": UNARY,
+    "silu": UNARY,
+    "quick_gelu": UNARY,
+    "scaled_dot_product_attention": [
+        call(normal(2, 3, 4, 5), normal(2, 3, 6, 5), normal(2, 3, 6, 7)),
+        call(normal(2, 3, 4, 5), normal(2, 1, 6, 5), normal(3, 6, 7), normal(3, 4, 6), scale=0.7),
+        call(normal(2, 4, 5), normal(2, 6, 5), normal(2, 6, 3), None, positive(2, 4, 6)),
+        call(normal(2, 3, 4, 5), normal(2, 3, 6, 5), normal(2, 3, 6, 7), normal(3, 1, 6), positive(2, 1, 4, 6)),
+    ],
+    "linear": [call(normal(2, 3, 4), normal(5, 4), normal(5)), call(normal(3, 4), normal(5, 4))],
+    "conv2d": [
+        call(normal(2, 6, 5, 3), normal(4, 3, 3, 2), normal(4)),
+        call(normal(2, 7, 6, 4), normal(6, 2, 3, 2), normal(6), stride=(2, 1), padding=(1, 2), groups=2),
+        call(normal(2, 9, 8, 3), normal(3, 1, 3, 2), stride=2, padding=2, dilation=(2, 3), groups=3),
+        call(normal(3, 5, 6, 2), normal(4, 2, 2, 3), padding=((0, 1), (2, 1))),
+    ],
+    "max_pool2d": [call(apart(2, 6, 5, 3), size=(2, 3)), call(apart(2, 7, 8, 3), size=3, stride=2, padding=1)],
+    "avg_pool2d": [call(normal(2, 6, 5, 3), size=(2, 3)), call(normal(2, 7, 8, 3), size=3, stride=2, padding=1)],
+    "cross_entropy": [
+        call(normal(4, 5), classes(5, 4)),
+        call(normal(2, 3, 5), classes(5, 2, 3), smoothing=0.1, reduction="none"),
+        call(normal(4, 5), shares(4, 5), smoothing=0.3, reduction="sum"),
+    ],
+    "mse": [call(normal(2, 3, 5), normal(2, 3, 5)), call(normal(2, 3), normal(3), reduction="sum"),
+            call(normal(2, 3), normal(2, 3), reduction="none")],
+    "kl_divergence": [
+        call(log_shares(4, 5), shares(4, 5)),
+        call(log_shares(2, 3, 5), shares(2, 3, 5), reduction="none"),
+    ],
+    "layer_norm": [
+        call(normal(2, 3, 5), normal(5), normal(5)),
+        call(normal(2, 5)),
+        call(normal(2, 3, 5), normal(5), eps=0.3),
+        call(normal(2, 3, 5), None, normal(3, 5)),
+    ],
+    "batch_norm": [call(normal(6, 5), normal(5), normal(5)), call(normal(2, 3, 4, 5), normal(5), eps=0.3)],
+    "batch_norm_inference": [
+        call(normal(6, 5), normal(5), positive(5), normal(5), normal(5)),
+        call(normal(2, 3, 4, 5), normal(5), positive(5)),
+    ],
+    "resize": [
+        call(normal(2, 4, 3, 5), size=(7, 8)),
+        call(normal(2, 7, 6, 3), size=(3, 5), mode="bicubic", antialias=True),
+        call(normal(2, 4, 5, 3), size=(6, 3), mode="bicubic", align_corners=True),
+        call(normal(2, 4, 5, 3), size=(6, 3), mode="nearest"),
+    ],
+}  # fmt: skip
+
+APART = refused(ValueError, "(2, 3)", normal(2, 3), normal(4, 5))  # shapes that do not broadcast
+
+
+def binary():
+    return [APART, refused(TypeError, "<U4", words(2), normal(2)), refused(TypeError, "argument", normal(2)),
+            refused(TypeError, "unexpected argument 'axis'", normal(2), normal(2), axis=1)]  # fmt: skip
+
+
+def unary():
+    return [refused(TypeError, "<U4", words(2)), refused(TypeError, "argument"),
+            refused(TypeError, "unexpected argument 'axes'", normal(2), axes=1)]  # fmt: skip
+
+
+REFUSED = {
+    "identity": [refused(TypeError, "argument"), refused(TypeError, "unexpected argument 'axis'", normal(2), axis=1)],
+    "broadcast_to": [
+        refused(ValueError, "(2, 3)", normal(2, 3), shape=(2, 4)),
+        refused(ValueError, "(2, 3)", normal(2, 3), shape=(3,)),
+        refused(TypeError, "shape", normal(2, 3)),
+    ],
+    "sum_to": [
+        refused(ValueError, "(2, 4) does not broadcast to (2, 3)", normal(2, 3), shape=(2, 4)),
+        refused(ValueError, "does not broadcast", normal(2, 3), shape=(1, 2, 3)),
+        refused(TypeError, "shape", normal(2, 3)),
+    ],
+    "reshape": [
+        refused(ValueError, "(2, 3)", normal(2, 3), shape=(4, 2)),
+        refused(ValueError, "unknown dimension", normal(2, 3), shape=(-1, -1)),
+        refused(TypeError, "shape", normal(2, 3)),
+    ],
+    "transpose": [
+        refused(ValueError, "axes", normal(2, 3), axes=(0, 1, 2)),
+        refused(ValueError, "repeated axis", normal(2, 3), axes=(0, 0)),
+        refused(ValueError, "out of bounds", normal(2, 3), axes=(0, 5)),
+    ],
+    "swapaxes": [
+        refused(ValueError, "out of bounds", normal(2, 3), axis1=0, axis2=2),
+        refused(TypeError, "axis2", normal(2, 3), axis1=0),
+        refused(TypeError, "unexpected argument 'axis3'", normal(2, 3), axis1=0, axis3=1),
+    ],
+    "astype": [
+        refused(TypeError, "no-such", normal(2, 3), dtype="no-such"),
+        refused(TypeError, "dtype", normal(2, 3)),
+        refused(AttributeError, "astype", 1.5, dtype=np.float32),
+    ],
+    "getitem": [
+        refused(IndexError, "out of bounds", normal(2, 3), index=5),
+        refused(IndexError, "too many indices", normal(2, 3), index=(0, 0, 0)),
+        refused(IndexError, "boolean index", normal(2, 3), index=np.array([True, False, True])),
+    ],
+    "scatter": [
+        refused(IndexError, "out of bounds", normal(3), index=7, shape=(4, 3)),
+        refused(ValueError, "(2,)", normal(2), index=1, shape=(4, 3)),
+        refused(TypeError, "shape", normal(3), index=1),
+    ],
+    "take_along_axis": [
+        refused(IndexError, "integer", normal(2, 5), normal(2, 1), axis=1),
+        refused(IndexError, "out of bounds", normal(2, 5), maker("7")(lambda rng: np.full((2, 1), 7)), axis=1),
+        refused(ValueError, "dimension", normal(2, 5), classes(5, 3), axis=1),
+    ],
+    "put_along_axis": [
+        refused(IndexError, "integer", normal(2, 3), normal(2, 3), axis=1, shape=(2, 5)),
+        refused(IndexError, "out of bounds", normal(2, 3), maker("7")(lambda rng: np.full((2, 3), 7)), axis=1,
+                shape=(2, 5)),
+        refused(TypeError, "shape", normal(2, 3), classes(5, 2, 3), axis=1),
+    ],
+    "concatenate": [
+        refused(ValueError, "(4, 5)", normal(2, 3), normal(4, 5)),
+        refused(ValueError, "dimension", normal(2, 3), normal(3)),
+        refused(ValueError, "out of bounds", normal(2, 3), normal(2, 3), axis=2),
+        refused(ValueError, "at least one array"),
+    ],
+    "pad": [
+        refused(ValueError, "(2, 3)", normal(2, 3), widths=((1, 1), (1, 1), (1, 1))),
+        refused(ValueError, "negative", normal(2, 3), widths=((-1, 0), (0, 0))),
+        refused(TypeError, "widths", normal(2, 3)),
+    ],
+    "roll": [
+        refused(ValueError, "out of bounds", normal(2, 3), shift=1, axis=4),
+        refused(ValueError, "broadcast", normal(2, 3), shift=(1, 2, 3), axis=(0, 1)),
+        refused(TypeError, "axis", normal(2, 3), shift=1),
+    ],
+    "unfold": [
+        refused(ValueError, "larger", normal(2, 3, 4, 5), size=(4, 2)),
+        refused(ValueError, "one per spatial axis", normal(2, 6, 4, 5), size=(2, 2), stride=(1, 2, 3)),
+        refused(ValueError, "zero", normal(2, 6, 4, 5), size=(2, 2), stride=0),
+    ],
+    "fold": [
+        refused(ValueError, "broadcast", normal(2, 3, 5, 4), shape=(2, 4, 5)),
+        refused(ValueError, "one per spatial axis", normal(2, 3, 5, 4), shape=(2, 6, 5), stride=(1, 1)),
+        refused(TypeError, "shape", normal(2, 3, 5, 4)),
+    ],
+    **{name: binary() for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")},
+    **{name: unary() for name in ("negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "absolute", "relu",
+                                  "gelu", "gelu_tanh", "sigmoid", "silu", "quick_gelu")},
+    "power": [
+        refused(TypeError, "exponent", normal(2)),
+        refused(TypeError, "<U4", words(2), exponent=3),
+        refused(TypeError, "exponent", normal(2), exponent="two"),
+    ],
+    "where": [
+        refused(ValueError, "(4,)", coins(4), normal(2, 3), normal(2, 3)),
+        refused(ValueError, "(5,)", coins(3), normal(2, 3), normal(5)),
+        refused(TypeError, "argument", coins(3), normal(3)),
+    ],
+    "sum": [
+        refused(ValueError, "out of bounds", normal(2, 3), axis=2),
+        refused(ValueError, "duplicate", normal(2, 3), axis=(0, 0)),
+        refused(TypeError, "unexpected argument 'axes'", normal(2, 3), axes=1),
+    ],
+    "matmul": [
+        refused(ValueError, "(3, 4)", normal(2, 5), normal(3, 4)),
+        refused(ValueError, "at least two axes", normal(5), normal(5, 4)),
+        refused(ValueError, "(2, 3, 4)", normal(2, 3, 4), normal(5, 4, 6)),
+    ],
+    "einsum": [
+        refused(ValueError, "explicit", normal(2, 3), spec="ij"),
+        refused(ValueError, "for 1 operands", normal(2, 3), spec="ij,jk->ik"),
+        refused(ValueError, "named twice", normal(3, 3), spec="ii->i"),
+        refused(ValueError, "(4, 5)", normal(2, 3), normal(4, 5), spec="ij,jk->ik"),
+    ],
+    "softmax": [
+        refused(ValueError, "out of bounds", normal(2, 3), axis=2),
+        refused(TypeError, "unexpected argument 'dim'", normal(2, 3), dim=1),
+        refused(TypeError, "<U4", words(2)),
+    ],
+    "log_softmax": [
+        refused(ValueError, "out of bounds", normal(2, 3), axis=2),
+        refused(TypeError, "unexpected argument 'dim'", normal(2, 3), dim=1),
+        refused(TypeError, "<U4", words(2)),
+    ],
+    "scaled_dot_product_attention": [
+        refused(ValueError, "(2, 6, 7)", normal(2, 4, 5), normal(2, 6, 7), normal(2, 6, 7)),
+        refused(ValueError, "(2, 5, 5)", normal(2, 4, 5), normal(2, 6, 5), normal(2, 5, 5)),
+        refused(ValueError, "(3, 3)", normal(2, 4, 5), normal(2, 6, 5), normal(2, 6, 5), normal(3, 3)),
+    ],
+    "linear": [
+        refused(ValueError, "(5, 6)", normal(2, 3), normal(5, 6)),
+        refused(ValueError, "(4,)", normal(2, 3), normal(5, 3), normal(4)),
+        refused(ValueError, "at least two axes", normal(3), normal(5, 3)),
+    ],
+    "conv2d": [
+        refused(ValueError, "channels", normal(2, 6, 5, 4), normal(6, 3, 3, 3)),
+        refused(ValueError, "channels", normal(2, 6, 5, 4), normal(6, 4, 3, 3), groups=3),
+        refused(ValueError, "groups", normal(2, 6, 5, 4), normal(5, 2, 3, 3), groups=2),
+        refused(ValueError, "larger", normal(2, 3, 5, 4), normal(6, 4, 4, 3)),
+        refused(ValueError, "(B, H, W, C)", normal(6, 5, 4), normal(6, 4, 3, 3)),
+        refused(ValueError, "(7,)", normal(2, 6, 5, 4), normal(6, 4, 3, 3), normal(7)),
+        refused(ValueError, "per spatial axis", normal(2, 6, 5, 4), normal(6, 4, 3, 3), stride=(1, 1, 1)),
+    ],
+    "max_pool2d": [
+        refused(ValueError, "larger", normal(2, 3, 5, 4), size=4),
+        refused(ValueError, "per spatial axis", normal(2, 3, 5, 4), size=(2, 2, 2)),
+        refused(ValueError, "(B, H, W, C)", normal(3, 5, 4), size=2),
+        refused(TypeError, "size", normal(2, 3, 5, 4)),
+    ],
+    "avg_pool2d": [
+        refused(ValueError, "larger", normal(2, 3, 5, 4), size=4),
+        refused(ValueError, "per spatial axis", normal(2, 3, 5, 4), size=(2, 2, 2)),
+        refused(ValueError, "(B, H, W, C)", normal(3, 5, 4), size=2),
+        refused(TypeError, "size", normal(2, 3, 5, 4)),
+    ],
+    "cross_entropy": [
+        refused(ValueError, "0 … 4", normal(2, 5), maker("5")(lambda rng: np.array([0, 5]))),
+        refused(ValueError, "0 … 4", normal(2, 5), maker("-1")(lambda rng: np.array([0, -1]))),
+        refused(ValueError, "distributions (2, 5)", normal(2, 5), normal(2, 4)),
+        refused(ValueError, "expected classes of shape (2,)", normal(2, 5), classes(5, 3)),
+        refused(ValueError, "reduction", normal(2, 5), classes(5, 2), reduction="average"),
+    ],
+    "mse": [
+        APART,
+        refused(ValueError, "reduction", normal(2, 5), normal(2, 5), reduction="average"),
+        refused(TypeError, "argument", normal(2)),
+    ],
+    "kl_divergence": [
+        refused(ValueError, "(2, 3)", normal(2, 3), shares(4, 5)),
+        refused(ValueError, "reduction", normal(2, 5), shares(2, 5), reduction="average"),
+        refused(TypeError, "argument", normal(2)),
+    ],
+    "layer_norm": [
+        refused(ValueError, "(4,)", normal(2, 3), normal(4)),
+        refused(ValueError, "(4,)", normal(2, 3), None, normal(4)),
+        refused(TypeError, "unexpected argument 'axis'", normal(2, 3), axis=1),
+    ],
+    "batch_norm": [
+        refused(ValueError, "(4,)", normal(2, 3), normal(4)),
+        refused(ValueError, "(4,)", normal(2, 3), None, normal(4)),
+        refused(TypeError, "unexpected argument 'momentum'", normal(2, 3), momentum=0.1),
+    ],
+    "batch_norm_inference": [
+        refused(ValueError, "(4,)", normal(2, 3), normal(4), positive(3)),
+        refused(ValueError, "(4,)", normal(2, 3), normal(3), positive(4)),
+        refused(TypeError, "argument", normal(2, 3)),
+    ],
+    "resize": [
+        refused(ValueError, "mode", normal(2, 4, 5, 3), size=(6, 3), mode="cubic"),
+        refused(ValueError, "(B, H, W, C)", normal(4, 5, 3), size=(6, 3)),
+        refused(ValueError, "size", normal(2, 4, 5, 3), size=(0, 3)),
+        refused(TypeError, "size", normal(2, 4, 5, 3)),
+    ],
+}  # fmt: skip
+
+ROWS = [(name, one) for name, calls in EXAMPLES.items() for one in calls]
+REFUSALS = [(name, one) for name, calls in REFUSED.items() for one in calls]
