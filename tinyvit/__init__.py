@@ -9,6 +9,7 @@ from importlib import import_module as _import_module
 from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.check import OpError, check_op
 from tinyvit.autodiff.derivatives import complex_step, grad, hessian, hvp, jvp, value_and_grad, vjp
+from tinyvit.autodiff.draw import draw
 from tinyvit.autodiff.op import constant, equation, primitive
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import no_grad, tap

@@ -71,13 +71,13 @@ def _sweep(outputs, seeds, wanted: set, differentiable: bool) -> dict:
 def _path(outputs, wanted: set) -> dict:
     """The Tensors between the outputs and the wanted inputs, oldest first, by identity."""
     path: dict = {}
-    for node in _ancestors(outputs):
+    for node in ancestors(outputs):
         if id(node) in wanted or any(id(x) in path for x in node.inputs):
             path[id(node)] = node
     return path
 
 
-def _ancestors(outputs) -> list:
+def ancestors(outputs) -> list:
     """Every Tensor that the outputs were made from and that records derivatives, oldest first.
 
     A Tensor is younger than what it was made from, so sorting by birth *is* the topological order.
@@ -179,7 +179,7 @@ def backward(loss: Tensor) -> None:
     Sugar for readers who come from PyTorch. It *sets* ``.grad`` (there is nothing to zero); ``gradients`` is
     the function underneath.
     """
-    leaves = [x for x in _ancestors([loss]) if x.op is None]
+    leaves = [x for x in ancestors([loss]) if x.op is None]
     for leaf, g in zip(leaves, gradients(loss, leaves), strict=True):
         leaf.grad = g
 
