@@ -12,12 +12,13 @@ import contextlib
 import functools
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tinyvit.files import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -361,7 +362,7 @@ def _plain_numbers(axis: Axis) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def save(fig: Figure, path: str | os.PathLike[str], numbers: Mapping[str, Any]) -> Path:
+def save(fig: Figure, path: str | Path, numbers: Mapping[str, Any]) -> Path:
     """Write a figure as PNG, and beside it a JSON file of the same stem with the numbers it shows.
 
     numbers: names -> numbers, arrays, strings, or mappings and sequences of these. Arrays become
@@ -379,26 +380,10 @@ def save(fig: Figure, path: str | os.PathLike[str], numbers: Mapping[str, Any]) 
         # Without the version of matplotlib in the file, equal figures are equal files.
         fig.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
     text = json.dumps(_plain(numbers), ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, picture.getvalue())
-        _write(path.with_suffix(".json"), text.encode())
-    except OSError as error:
-        raise OSError(f"cannot write into the folder {path.parent}: {error.strerror}") from error
+    make_folder(path.parent)
+    write_atomically(path, picture.getvalue())
+    write_atomically(path.with_suffix(".json"), text.encode())
     return path
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader sees the old content or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,36 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write a file so that a reader sees the old content or the new, never a part, whatever happens.
+
+    It is written beside its place, flushed to disk, and moved there.
+    """
+    # not tempfile: its files can be read by their owner alone, and this one would stay so
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder, and its parents, and see that files can be written into it. Raises OSError naming it if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".writable", b"").unlink()
+    except OSError as error:
+        raise OSError(f"cannot write into the folder {folder}: {error.strerror}") from error
+    return folder

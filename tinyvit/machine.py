@@ -1,0 +1,47 @@
+"""Two facts about the machine that decide how fast NumPy is: threads, and where fresh memory comes from."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from contextlib import contextmanager
+from functools import cache
+
+
+@contextmanager
+def blas_threads(count: int | None):
+    """Run a block with ``count`` BLAS threads; None leaves the number as it is.
+
+    Small models are fastest on one (waking a second thread takes longer than the product), and bits repeat only for the
+    same number of threads.
+    """
+    if count is None:
+        yield
+        return
+    if not (isinstance(count, int) and count >= 1):
+        raise ValueError(f"threads: expected a whole number of at least 1, got {count!r}")
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=count, user_api="blas"):
+        yield
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+
+
+@cache
+def reuse_memory() -> bool:
+    """Ask the C library to keep freed memory for the next array instead of returning it; whether it agreed.
+
+    A fresh large array costs a page fault every 4 kB, many times what computing it costs. It matters only for programs
+    that make and drop large arrays all the time, as training does, so training and the command line call this once.
+    Only glibc (Linux) knows how; TINYVIT_REUSE_MEMORY=0 forbids it.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("TINYVIT_REUSE_MEMORY") == "0":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
