@@ -1,5 +1,5 @@
 """Data sets that come with the package, and minibatches of them."""
 
-from tinyvit.data.digits import Dataset, Splits, batches, digits
+from tinyvit.data.digits import Dataset, Epochs, Splits, batches, digits
 
-__all__ = ["Dataset", "Splits", "batches", "digits"]
+__all__ = ["Dataset", "Epochs", "Splits", "batches", "digits"]

@@ -82,6 +82,26 @@ def batches(
     return (Dataset(images[i], labels[i]) for i in chosen)
 
 
+class Epochs:
+    """Several passes through a data set, as one sequence of minibatches whose length is known.
+
+    Iterating gives pairs (images, labels); `rng` shuffles every pass anew. The last, smaller batch of a
+    pass is left out, so every update sees as many images.
+    """
+
+    def __init__(self, dataset: tuple, batch_size: int, epochs: int, *, rng: np.random.Generator) -> None:
+        self.dataset, self.batch_size, self.epochs, self.rng = dataset, batch_size, _count("epochs", epochs), rng
+        self.per_epoch = len(dataset[1]) // batch_size
+        batches(dataset, batch_size, rng=rng, drop_last=True)  # check the arguments now
+
+    def __len__(self) -> int:
+        return self.epochs * self.per_epoch
+
+    def __iter__(self) -> Iterator[Dataset]:
+        for _ in range(self.epochs):
+            yield from batches(self.dataset, self.batch_size, rng=self.rng, drop_last=True)
+
+
 @cache
 def _all_digits() -> Dataset:
     """Read the bundled file: 64 pixels from 0 to 16 in each row, then the digit."""

@@ -1,1 +1,24 @@
-"""Training: schedules, optimisers, objectives and the loop that ties them together."""
+"""Training: objectives and their gradients, optimisers, schedules, the loop.
+
+It takes a Module and arrays and knows no architecture.
+"""
+
+from tinyvit.train.loop import Score, Step, evaluate, training
+from tinyvit.train.objective import classification, clipped, global_norm, gradient_of
+from tinyvit.train.optim import AdamW, decays
+from tinyvit.train.schedule import constant, warmup_cosine
+
+__all__ = [
+    "AdamW",
+    "Score",
+    "Step",
+    "classification",
+    "clipped",
+    "constant",
+    "decays",
+    "evaluate",
+    "global_norm",
+    "gradient_of",
+    "training",
+    "warmup_cosine",
+]

@@ -1,0 +1,97 @@
+"""The training loop, as a generator: what others write as callbacks is the body of your ``for``.
+
+for step in training(model, epochs, gradient, AdamW(model), warmup_cosine(2e-3, warmup=50, total=600), rng=rng):
+if step.number % 50 == 0:
+print(step)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyvit.autodiff.tensor import raw
+from tinyvit.autodiff.watch import no_grad
+from tinyvit.equations.loss import cross_entropy
+from tinyvit.machine import reuse_memory
+from tinyvit.nn.module import Module
+from tinyvit.train.objective import Gradient, global_norm
+from tinyvit.train.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update: its number from 0, the batch's loss before it, the rate, the gradient's norm, seconds it took."""
+
+    number: int
+    loss: float
+    rate: float
+    gradient_norm: float
+    seconds: float
+
+
+class Score(NamedTuple):
+    """How a model does on a data set: mean cross-entropy, and the share of labels it gets right."""
+
+    loss: float
+    accuracy: float
+
+
+def training(
+    model: Module,
+    batches: Iterable,
+    gradient: Gradient,
+    optimizer,
+    schedule: Schedule,
+    *,
+    rng: np.random.Generator,
+    progress: str | None = None,
+) -> Iterator[Step]:
+    """Train on every batch, yielding after each update. The model is in evaluation mode at the yield and after.
+
+    batches   pairs (images, labels); if it has a length, the progress bar knows the end
+    rng       the source of the model's noise (dropout, stochastic depth)
+    progress  a name to show a progress bar under, on stderr; None for none
+
+    Raises FloatingPointError, naming the step, when the loss is not a finite number.
+    """
+    reuse_memory()
+    with _bar(batches, progress) as bar:
+        for number, batch in enumerate(batches):
+            start = time.perf_counter()
+            model.train(rng)
+            try:
+                loss, g = gradient(model, batch)
+            finally:
+                model.eval()
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at step {number}; a smaller learning rate may help")
+            optimizer.step(g, schedule(number))
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            yield Step(number, loss, schedule(number), global_norm(g), time.perf_counter() - start)
+
+
+def evaluate(model: Module, dataset: tuple, *, batch_size: int = 256) -> Score:
+    """Loss and accuracy of the model, as it is (put it in evaluation mode first), on (images, labels)."""
+    images, labels = dataset
+    total_loss = total_right = 0.0
+    with no_grad():
+        for at in range(0, len(labels), batch_size):
+            part = slice(at, at + batch_size)
+            logits = raw(model(images[part]))
+            total_loss += float(cross_entropy(logits, labels[part], reduction="sum"))
+            total_right += int(np.sum(np.argmax(logits, axis=-1) == labels[part]))
+    return Score(total_loss / len(labels), total_right / len(labels))
+
+
+def _bar(batches, name: str | None):
+    """A progress bar over the batches; silent without a name."""
+    from tqdm import tqdm
+
+    total = len(batches) if hasattr(batches, "__len__") else None
+    return tqdm(total=total, desc=name, disable=name is None, unit="step", leave=False, dynamic_ncols=True)
