@@ -1,1 +1,34 @@
-"""Looking inside a trained model: attention maps, curvature and what they mean."""
+"""Looking inside: attention maps, curvature, attention as convolution.
+
+It takes a Module and arrays and knows no architecture.
+"""
+
+from tinyvit.analysis.attention_as_convolution import AttentionConv
+from tinyvit.analysis.attention_maps import (
+    attention_entropy,
+    attention_maps,
+    class_attention,
+    mean_attention_distance,
+    position_similarity,
+    rollout,
+)
+from tinyvit.analysis.curvature import curvature, leading_eigenvalue
+from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
+
+__all__ = [
+    "AttentionConv",
+    "attention_entropy",
+    "attention_maps",
+    "class_attention",
+    "curvature",
+    "lanczos",
+    "leading_eigenvalue",
+    "mean_attention_distance",
+    "position_similarity",
+    "power_iteration",
+    "rollout",
+    "smoothed",
+    "spectral_density",
+    "top_eigenvalues",
+    "trace",
+]

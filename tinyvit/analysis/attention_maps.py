@@ -10,9 +10,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyvit.autodiff.tensor import raw
+from tinyvit.autodiff.watch import no_grad
+from tinyvit.backend import to_numpy
+from tinyvit.nn.capture import capture
+from tinyvit.nn.module import Module
+
 # --------------------------------------------------------------------------------------------------
 # From a model and images to maps
 # --------------------------------------------------------------------------------------------------
+
+
+def attention_maps(model: Module, images: np.ndarray, pattern: str = "*attn.weights") -> dict[str, np.ndarray]:
+    """Every attention map of a model on some images, by name and in the order of the layers.
+
+    images (B, H, W, C) -> {"blocks.0.attn.weights": (B, h, N, N), …}; `pattern` chooses among them.
+    Raises ValueError where nothing of that name runs (see `tinyvit.capture`).
+    """
+    with no_grad(), capture(model, pattern) as seen:
+        model(images)
+    return {name: to_numpy(raw(value)) for name, value in seen.items()}
 
 
 # --------------------------------------------------------------------------------------------------
