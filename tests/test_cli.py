@@ -1,0 +1,88 @@
+"""The command line as its users meet it: results, clear errors, exit statuses."""
+
+import json
+
+import pytest
+
+from tinyvit import cli
+from tinyvit import tour as tour_module
+
+SHORT = tour_module.Plan(
+    epochs={"ViT": 1, "ResNet": 1}, batch_size=128, matched_loss=9.0, curvature_images=20, density_steps=4
+)
+
+
+@pytest.fixture
+def short_tour(monkeypatch):
+    monkeypatch.setattr(tour_module, "FAST", SHORT)
+
+
+def test_the_tour_draws_its_figures_and_prints_its_table(short_tour, tmp_path, capsys):
+    assert cli.main(["tour", "--fast", "--quiet", "--out", str(tmp_path / "new" / "folder"), "--seed", "3"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "", "--quiet lets nothing through but the result"
+    for word in ("test accuracy", "λmax", "ViT", "ResNet", "Attention as convolution", "Three things to try next"):
+        assert word in said.out
+    names = {"digits_and_patches", "training", "positions", "attention", "hessian_spectrum", "convolution_heads"}
+    for name in names:
+        assert str(tmp_path / "new" / "folder" / f"{name}.png") in said.out
+        assert (tmp_path / "new" / "folder" / f"{name}.png").stat().st_size > 5_000
+        assert json.loads((tmp_path / "new" / "folder" / f"{name}.json").read_text(encoding="utf-8"))
+    assert {p.stem for p in (tmp_path / "new" / "folder").iterdir()} == names, "something else was left in the folder"
+
+
+def test_the_same_seed_gives_the_same_tour(short_tour, tmp_path):
+    a, b = (tour_module.tour(seed=5, out=tmp_path / str(i), fast=True, progress=False) for i in range(2))
+    assert a.sharpness == b.sharpness
+    assert a.accuracy == b.accuracy
+    for one, other in zip(a.figures, b.figures, strict=True):
+        assert one.with_suffix(".json").read_bytes() == other.with_suffix(".json").read_bytes(), one.name
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path, capsys):
+    file = tmp_path / "a_file"
+    file.write_text("here first")
+    assert cli.main(["tour", "--fast", "--out", str(file / "figures")]) == 1
+    assert f"cannot write into the folder {file / 'figures'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tour", "--seed", "-1"], "seed"),
+        (["tour", "--seed", "one"], "a seed is a whole number"),
+        (["tour", "--fats"], "unrecognized arguments: --fats"),
+        (["toor"], "invalid choice: 'toor'"),
+        ([], "COMMAND"),
+    ],
+)
+def test_what_is_not_understood_is_said_in_a_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_cleanly(monkeypatch, tmp_path, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tour_module, "train", interrupted)
+    assert cli.main(["tour", "--fast", "--quiet", "--out", str(tmp_path)]) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "a half-written file was left"
+
+
+def test_models_are_listed_with_their_parameters(capsys):
+    assert cli.main(["models", "vit_*_patch16_224"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["vit_base_patch16_224", "86,567,656"] in [line.split() for line in lines]
+    assert cli.main(["models", "nothing*"]) == 1
+    assert "no model is called" in capsys.readouterr().err
+
+
+def test_a_model_is_described(capsys):
+    assert cli.main(["describe", "vit_digits"]) == 0
+    assert "blocks.2" in capsys.readouterr().out
+    assert cli.main(["describe", "vit_digit"]) == 1
+    assert "did you mean vit_digits" in capsys.readouterr().err

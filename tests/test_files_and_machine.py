@@ -1,0 +1,60 @@
+"""Files that are whole or absent, and the machine's threads and memory."""
+
+import os
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from tinyvit import machine
+from tinyvit.files import make_folder, write_atomically
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = write_atomically(tmp_path / "weights", b"old")
+
+    def interrupted(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["weights"]
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").write_bytes(b"")
+    path = write_atomically(tmp_path / "ours", b"")
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="cannot write into the folder"):
+        make_folder(tmp_path / "file" / "below")
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+
+
+def test_blas_threads_are_set_and_restored():
+    def counts():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    before = counts()
+    with machine.blas_threads(1):
+        assert counts() == {1}
+    assert counts() == before
+    with pytest.raises(ValueError, match="threads"), machine.blas_threads(0):
+        pass
+
+
+def test_memory_is_reused_only_where_it_can_be_and_may_be(monkeypatch):
+    machine.reuse_memory.cache_clear()
+    monkeypatch.setenv("TINYVIT_REUSE_MEMORY", "0")
+    assert machine.reuse_memory() is False
+    machine.reuse_memory.cache_clear()
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.delenv("TINYVIT_REUSE_MEMORY")
+    assert machine.reuse_memory() is False
+    machine.reuse_memory.cache_clear()

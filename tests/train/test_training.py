@@ -1,0 +1,188 @@
+"""Objectives, AdamW and the loop: against reference trajectories, and for what a run promises."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from reference import fixture
+
+import tinyvit
+from tinyvit.data import Epochs, digits
+from tinyvit.nn.module import Module, Parameter
+from tinyvit.train import AdamW, classification, clipped, constant, decays, evaluate, gradient_of, training
+
+ADAMW = {
+    "adamw": ({"weight_decay": 0.1}, 0.02),
+    "adamw_wd0.05_b95": ({"weight_decay": 0.05, "betas": (0.9, 0.95)}, 0.01),
+}
+
+
+class Bag(Module):
+    """Parameters by name and nothing to compute."""
+
+    def __init__(self, arrays):
+        self.p = {name: Parameter(array.copy()) for name, array in arrays.items()}
+
+
+def start(case, z):
+    bag = Bag({i: z[f"{case}/init/{i}"] for i in ("0", "1")})
+    return bag, dict(bag.named_parameters())
+
+
+def replay(case, z, optimizer, parameters, rates):
+    for step, rate in enumerate(rates):
+        optimizer.step({f"p.{i}": z[f"{case}/g{step}/{i}"] for i in ("0", "1")}, rate)
+        for i in ("0", "1"):
+            error = np.abs(parameters[f"p.{i}"].data - z[f"{case}/p{step}/{i}"]).max()
+            assert error < 1e-12, f"{case}: parameter {i} is {error:.1e} off after step {step}"
+
+
+@pytest.mark.parametrize("case", ADAMW)
+def test_adamw_follows_the_reference(case):
+    z = fixture("shared-op-optim")
+    options, rate = ADAMW[case]
+    bag, parameters = start(case, z)
+    replay(case, z, AdamW(bag, decays=lambda n, a: True, **options), parameters, [rate] * 6)
+
+
+def test_adamw_with_a_group_that_does_not_decay_and_a_warm_up():
+    z = fixture("shared-op-optim")
+    case = "adamw_groups_warmup"
+    meta = next(c for c in z["meta"]["cases"] if c["case"] == case)
+    bag, parameters = start(case, z)
+    optimizer = AdamW(bag, weight_decay=meta["wd"][0], decays=lambda name, array: name == "p.0")
+    replay(case, z, optimizer, parameters, meta["lrs"])
+
+
+def test_clipping_follows_the_reference():
+    z = fixture("shared-op-optim")
+    case = "adamw_clip1"
+    bag, parameters = start(case, z)
+    optimizer = AdamW(bag, weight_decay=0.1, decays=lambda n, a: True)
+    for step in range(6):
+        given = {f"p.{i}": z[f"{case}/g{step}/{i}"] for i in ("0", "1")}
+        _, g = clipped(lambda model, batch, g=given: (0.0, g), norm=1.0)(bag, None)
+        optimizer.step(g, 0.02)
+        for i in ("0", "1"):
+            assert np.abs(parameters[f"p.{i}"].data - z[f"{case}/p{step}/{i}"]).max() < 1e-12
+
+
+def test_an_update_leaves_the_old_array_as_it_was(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng)
+    before = model.state_dict()
+    copies = {name: array.copy() for name, array in before.items()}
+    g = {name: np.ones_like(p.data) for name, p in model.named_parameters()}
+    AdamW(model).step(g, 0.1)
+    assert all(np.array_equal(before[name], copies[name]) for name in before)
+    assert all(p.dtype == np.float32 for p in model.parameters())
+
+
+def test_weights_decay_and_biases_norms_tokens_and_positions_do_not(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng)
+    kept = {name for name, p in model.named_parameters() if not decays(name, p.data)}
+    assert {"cls_token", "pos_embed", "norm.weight", "blocks.0.attn.qkv.bias", "patch_embed.proj.bias"} <= kept
+    assert not {"head.weight", "blocks.0.mlp.fc1.weight", "patch_embed.proj.weight"} & kept
+
+
+@pytest.mark.parametrize("wrong", [{"weight_decay": -1}, {"eps": 0}, {"betas": (0.9, 1.0)}])
+def test_impossible_settings_are_refused(rng, wrong):
+    with pytest.raises(ValueError, match="expected weight_decay"):
+        AdamW(tinyvit.create_model("vit_digits", rng=rng), **wrong)
+
+
+def test_the_gradient_of_an_objective_is_that_of_its_loss(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng).astype(np.float64)
+    batch = rng.random((5, 8, 8, 1)), rng.integers(0, 10, 5)
+    objective = classification(smoothing=0.1)
+    _, g = gradient_of(objective)(model, batch)
+    v = {name: rng.normal(size=p.shape) for name, p in model.named_parameters()}
+    with tinyvit.swapped(model, {name: p.data + 1e-20j * v[name] for name, p in model.named_parameters()}):
+        step = objective(model, batch).data.imag / 1e-20
+    along = sum(np.sum(g[name] * v[name]) for name in v)
+    assert abs(along - step) < 1e-12 * abs(step), f"gradient·v is {along}, the complex step says {step}"
+
+
+def small_run(seed=0, dropout=0.1):
+    rng = np.random.default_rng(seed)
+    model = tinyvit.create_model("vit_digits", rng=rng, depth=1, drop_rate=dropout, drop_path_rate=0.1)
+    data = digits(seed=seed).train
+    epochs = Epochs((data.images[:128], data.labels[:128]), 32, 3, rng=rng)
+    losses = [
+        s.loss for s in training(model, epochs, gradient_of(classification()), AdamW(model), constant(2e-3), rng=rng)
+    ]
+    return model, losses
+
+
+def test_the_same_seed_gives_the_same_bits():
+    (a, losses_a), (b, losses_b) = small_run(), small_run()
+    assert losses_a == losses_b
+    assert all(np.array_equal(x, b.state_dict()[name]) for name, x in a.state_dict().items())
+    assert small_run(seed=1)[1] != losses_a
+
+
+def test_the_model_is_in_evaluation_mode_at_every_yield_and_after(rng):
+    model = tinyvit.create_model("resnet_digits", rng=rng)
+    batches = [(rng.random((4, 8, 8, 1), dtype=np.float32), rng.integers(0, 10, 4))] * 2
+    for _ in training(model, batches, gradient_of(classification()), AdamW(model), constant(1e-3), rng=rng):
+        assert not model.training
+    assert not model.training
+    assert model.bn1.num_batches_tracked.data == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng)
+    model.head.bias.data = np.full(10, np.nan, np.float32)
+    batches = [(np.zeros((2, 8, 8, 1), np.float32), np.array([0, 1]))]
+    with pytest.raises(FloatingPointError, match="step 0"):
+        list(training(model, batches, gradient_of(classification()), AdamW(model), constant(1e-3), rng=rng))
+    assert not model.training, "the model was left in training mode"
+
+
+def test_the_graph_of_a_step_is_gone_when_the_step_is(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng)
+    graphs = []
+
+    def objective(model, batch):
+        loss = classification()(model, batch)
+        graphs.append(weakref.ref(loss))
+        return loss
+
+    gc.disable()
+    try:
+        gradient_of(objective)(model, (rng.random((2, 8, 8, 1), dtype=np.float32), np.array([0, 1])))
+        assert graphs[0]() is None, "something keeps the graph alive"
+    finally:
+        gc.enable()
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(rng):
+    model = tinyvit.create_model("resnet_digits", rng=rng)
+    data = digits().test
+    whole, parts = evaluate(model, data, batch_size=300), evaluate(model, data, batch_size=7)
+    assert whole.accuracy == parts.accuracy
+    assert abs(whole.loss - parts.loss) < 1e-5
+
+
+def test_epochs_know_their_length_and_shuffle_anew(rng):
+    data = (np.arange(10)[:, None], np.arange(10))
+    epochs = Epochs(data, 4, 3, rng=rng)
+    seen = [tuple(labels) for _, labels in epochs]
+    assert len(epochs) == len(seen) == 6
+    assert len(set(seen)) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "epochs", "floor"), [("vit_digits", 12, 0.90), ("resnet_digits", 5, 0.96)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_small_models_learn_the_digits(name, epochs, floor, seed):
+    rng = np.random.default_rng(seed)
+    splits = digits(seed=seed)
+    model = tinyvit.create_model(name, rng=rng)
+    batches = Epochs(splits.train, 32, epochs, rng=rng)
+    schedule = tinyvit.train.warmup_cosine(4e-3, warmup=len(batches) // 10, total=len(batches))
+    gradient = clipped(gradient_of(classification()), norm=1.0)
+    for _ in training(model, batches, gradient, AdamW(model), schedule, rng=rng):
+        pass
+    accuracy = evaluate(model, splits.test).accuracy
+    assert accuracy > floor, f"{name}, seed {seed}: {accuracy:.1%} of the test digits, expected over {floor:.0%}"
