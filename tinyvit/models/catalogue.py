@@ -14,24 +14,30 @@ from tinyvit.nn.weights import load_weights
 PAPERS = (vit, simple_vit, resnet)
 
 
-def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, **config) -> Module:
+def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, positions: str | None = None,
+                 **config) -> Module:  # fmt: skip
     """A model from the catalogue.
 
-    name     one of ``list_models()``
-    rng      where initial values come from; without it the model is a blueprint: shapes and no numbers, whose
-             parameters can be counted and which can be given weights
-    weights  a safetensors file whose names and shapes fit
-    config   fields to change, under timm's names: ``num_classes=10, img_size=32``
+    name       one of ``list_models()``
+    rng        where initial values come from; without it the model is a blueprint: shapes and no numbers, whose
+               parameters can be counted and which can be given weights
+    weights    a safetensors file whose names and shapes fit
+    positions  how position tables of another image size are resampled, see ``load_weights``
+    config     fields to change, under timm's names: ``num_classes=10, img_size=32``
 
     Raises ValueError for an unknown name (naming the nearest), TypeError for an unknown field.
     """
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected np.random.default_rng(seed), got {rng!r}")
+    if positions is not None and weights is None:
+        raise ValueError("positions: it says how to fit a weight file's tables; pass weights too")
     paper, settings = _find(name)
     known = [field.name for field in fields(settings)]
     if unknown := [field for field in config if field not in known]:
         raise TypeError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}")
     model = paper.MODEL(replace(settings, **config), rng=rng)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, positions=positions)
     return model
 
 

@@ -10,13 +10,18 @@ Parameters have timm's names and shapes, so its weights load unchanged.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
+from tinyvit.equations.resize import resize
 from tinyvit.models.config import Published, pair
 from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
 from tinyvit.nn.basic import LayerNorm, Linear
 from tinyvit.nn.embed import (
+    RESAMPLING,
     LearnedPositions2d,
     PatchEmbed,
     SinCosPositions2d,
@@ -42,6 +47,7 @@ class ViTConfig:
     fc_norm       with "avg", where the norm stands: True, after the mean (timm) · False, before it (the original)
     pos_embed     "learn" a row per token · "learn2d" a row per column and per row · "relative" per offset ·
                   "sincos" fixed · "none"
+    drop_rate     dropout after the positions, both layers of every MLP and every attention's projection (the paper's)
     pos_embed_at  "stem" once · "every_layer" a table per block · "every_layer_shared" the same table at every block
     """
 
@@ -77,6 +83,8 @@ class ViTConfig:
             raise ValueError(
                 f"pos_embed_at: {self.pos_embed!r} positions have no table to add at {self.pos_embed_at!r}"
             )
+        if self.pos_embed == "learn2d" and self.embed_dim % 2:
+            raise ValueError(f'embed_dim: "learn2d" positions need an even width, got {self.embed_dim}')
 
 
 class ViT(Module):
@@ -157,16 +165,26 @@ class ViT(Module):
     def fitted(self, state: dict, method: str = "timm") -> dict:
         """A state from another resolution with its position tables resampled to this model's (see embed.py).
 
-        A square grid is assumed of the state. States that fit already come back as they are.
+        A square grid is assumed of the state. Tables that fit already, or cannot be fitted, come back as they are.
+        Raises ValueError for an unknown method.
         """
-        grid = self.patch_embed.grid
-        own = dict(self.named_state())
-        resized = {}
-        for name in state:
-            if name.split(".")[0] == "pos_embed" and name in own and state[name].shape != own[name].shape:
-                side = round((state[name].shape[1] - self.prefix) ** 0.5)
-                resized[name] = resample_positions(state[name], (side, side), grid, prefix=self.prefix, method=method)
-        return {**state, **resized}
+        if method not in RESAMPLING:
+            raise ValueError(f"positions: expected one of {sorted(RESAMPLING)}, got {method!r}")
+        own = {name: value.shape for name, value in self.named_state() if name.split(".")[0] == "pos_embed"}
+        odd = [name for name in own if name in state and state[name].shape != own[name]]
+        return {**state, **{name: self.resampled(state[name], own[name], method) for name in odd}}
+
+    def resampled(self, table, shape, method: str):
+        """One position table resampled to ``shape``; as it is where that is not a question of resolution."""
+        if table.ndim != 3 or table.shape[2] != shape[2] or not table.size:
+            return table
+        exact = table.astype(np.result_type(table.dtype, np.float32))
+        if self.config.pos_embed == "learn2d":  # a line of columns, or of rows: an image one pixel wide
+            return resize(exact[None], size=shape[:2], **RESAMPLING[method])[0]
+        side = math.isqrt(max(table.shape[1] - self.prefix, 0))
+        if not side or table.shape[1] != self.prefix + side * side:
+            return table
+        return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
 
 
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------

@@ -31,13 +31,18 @@ class Buffer(Tensor):
 
 
 class StateError(ValueError):
-    """A state that does not fit a model; ``missing``, ``unexpected`` and ``misshaped`` list the names."""
+    """A state that does not fit a model.
 
-    def __init__(self, missing, unexpected, misshaped):
-        self.missing, self.unexpected, self.misshaped = missing, unexpected, misshaped
+    ``missing`` and ``unexpected`` list names; ``misshaped`` and ``mistyped`` list (name, the state's, the model's).
+    """
+
+    def __init__(self, missing, unexpected, misshaped, mistyped=(), hint: str = ""):
+        self.missing, self.unexpected = list(missing), list(unexpected)
+        self.misshaped, self.mistyped = list(misshaped), list(mistyped)
         lines = [f"missing: {name}" for name in missing] + [f"unexpected: {name}" for name in unexpected]
         lines += [f"mis-shaped: {name} is {got}, the model's is {own}" for name, got, own in misshaped]
-        super().__init__("the state does not fit the model\n  " + "\n  ".join(lines))
+        lines += [f"mis-typed: {name} is {got}, the model's is {own}" for name, got, own in mistyped]
+        super().__init__("\n  ".join(["the state does not fit the model", *lines, *[hint] * bool(hint)]))
 
 
 class Module:
@@ -97,18 +102,22 @@ class Module:
     def load_state_dict(self, state: dict, strict: bool = True) -> None:
         """Take parameters and buffers from ``state``, copied and cast to the model's precision.
 
-        Raises StateError naming *every* missing, unexpected and mis-shaped array (mis-shaped only, if not strict);
-        then nothing has been changed.
+        A blueprint has no precision yet and takes the state's, float32 at least. Raises StateError naming *every*
+        missing, unexpected, mis-shaped and mis-typed array (the last two only, if not strict); then nothing has been
+        changed.
         """
         own = dict(self.named_state())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         met = [name for name in own if name in state]
         misshaped = [(n, np.shape(state[n]), own[n].shape) for n in met if np.shape(state[n]) != own[n].shape]
-        if misshaped or (strict and (missing or unexpected)):
-            raise StateError(missing, unexpected, misshaped)
+        mistyped = [(n, state[n].dtype, own[n].dtype) for n in met if not _castable(state[n].dtype, own[n].dtype)]
+        if misshaped or mistyped or (strict and (missing or unexpected)):
+            raise StateError(missing, unexpected, misshaped, mistyped)
         for name in met:
-            dtype = state[name].dtype if isinstance(own[name].data, Blueprint) else own[name].dtype
+            dtype = own[name].dtype
+            if isinstance(own[name].data, Blueprint):
+                dtype = np.result_type(dtype, state[name].dtype)
             own[name].data = state[name].astype(dtype, copy=True)
 
     # mode, precision, place ---------------------------------------------------------------
@@ -186,11 +195,22 @@ def swapped(model: Module, arrays: dict):
 
 
 def _children(module: Module) -> Iterator[tuple[str, object]]:
-    """Attributes by dotted name; the members of lists, tuples and dicts by position or key."""
+    """Attributes by dotted name; the members of lists, tuples and dicts, however nested, by position or key."""
     for name, value in vars(module).items():
-        if isinstance(value, list | tuple):
-            yield from ((f"{name}.{i}", member) for i, member in enumerate(value))
-        elif isinstance(value, dict):
-            yield from ((f"{name}.{key}", member) for key, member in value.items())
-        else:
-            yield name, value
+        yield from _members(name, value)
+
+
+def _members(name: str, value) -> Iterator[tuple[str, object]]:
+    """``value`` under its name, or, if it is a list, tuple or dict, what is in it."""
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, member in value.items():
+        yield from _members(f"{name}.{key}", member)
+
+
+def _castable(given, own) -> bool:
+    """Whether numbers of one type may become another's: any real ones floats, only integers integers."""
+    return given.kind in "fiub" and np.can_cast(given, own, "same_kind")

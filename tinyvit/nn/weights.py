@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from tinyvit.backend import to_numpy
-from tinyvit.nn.module import Module
+from tinyvit.files import write_atomically
+from tinyvit.nn.module import Module, StateError
 
 
 class WeightFileError(ValueError):
@@ -29,15 +30,35 @@ def save_weights(model: Module, path, metadata: dict[str, str] | None = None) ->
 
 
 def read_weights(path) -> dict[str, np.ndarray]:
-    """Name -> array, from a safetensors file. Raises WeightFileError for a file that is not one."""
+    """Name -> array, from a safetensors file.
+
+    Raises WeightFileError for a file that is not one, has a name twice, or has numbers that NumPy has no type for.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     content = Path(path).read_bytes()
     try:
-        return load(content)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise WeightFileError(f"{path}: not a safetensors file that NumPy can hold: {error}") from error
+        state = load(content)
+    except KeyError as error:
+        raise WeightFileError(f"{path}: its numbers are {error.args[0]}, which NumPy lacks; store float32") from error
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise WeightFileError(f"{path}: not a whole safetensors file: {error}") from error
+    if twice := _named_twice(content):
+        raise WeightFileError(f"{path}: it has {twice[0]!r} twice")
+    return state
+
+
+def _named_twice(content: bytes) -> list[str]:
+    """The names that a file's header has more than once; the library would take the last and say nothing."""
+    twice: list[str] = []
+
+    def note(pairs):
+        twice.extend(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+
+    length = int.from_bytes(content[:8], "little")
+    json.loads(content[8 : 8 + length], object_pairs_hook=note)
+    return twice
 
 
 def load_weights(model: Module, path, *, strict: bool = True, positions: str | None = None) -> Module:
@@ -48,21 +69,18 @@ def load_weights(model: Module, path, *, strict: bool = True, positions: str | N
     """
     state = read_weights(path)
     if positions is not None:
+        if not hasattr(model, "fitted"):
+            raise ValueError(f"positions: a {type(model).__name__} has no position tables to resample")
         state = model.fitted(state, positions)
-    model.load_state_dict(state, strict=strict)
+    try:
+        model.load_state_dict(state, strict=strict)
+    except StateError as error:
+        if not any(name.split(".")[0] == "pos_embed" for name, *_ in error.misshaped):
+            raise
+        hint = _RESAMPLE if positions is None else _SQUARE
+        raise StateError(error.missing, error.unexpected, error.misshaped, error.mistyped, hint) from None
     return model
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file so that it is there whole or not at all, whatever happens."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+_RESAMPLE = 'a position table of another image size can be resampled: pass positions="timm", "deit" or "jax"'
+_SQUARE = "a position table can be resampled from a square grid of tokens of the same width"
