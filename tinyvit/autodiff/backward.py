@@ -10,6 +10,7 @@ from tinyvit.autodiff.broadcast import sum_to
 from tinyvit.autodiff.op import primitive
 from tinyvit.autodiff.tensor import Tensor, raw
 from tinyvit.autodiff.watch import watch, watching
+from tinyvit.backend import is_array, like
 
 
 @primitive
@@ -43,7 +44,8 @@ def gradients(outputs, inputs, cotangents=None, *, differentiable=False) -> list
     results = [arrived.get(id(x)) for x in inputs]
     if differentiable:
         return [Tensor(np.zeros_like(x.data)) if c is None else c for x, c in zip(inputs, results, strict=True)]
-    return [np.zeros_like(x.data) if c is None else _unshared(c) for x, c in zip(inputs, results, strict=True)]
+    given: set = set()
+    return [np.zeros_like(x.data) if c is None else _unshared(c, given) for x, c in zip(inputs, results, strict=True)]
 
 
 def _sweep(outputs, seeds, wanted: set, differentiable: bool) -> dict:
@@ -63,8 +65,9 @@ def _sweep(outputs, seeds, wanted: set, differentiable: bool) -> dict:
             for x, c in zip(node.inputs, _pull(node, g, differentiable), strict=False):
                 if c is not None and id(x) in path:
                     _arrive(arrived, ours, x, c() if callable(c) else c, differentiable)
+            seconds = time.perf_counter() - start
             for listener in listeners:
-                listener.pulled(node, time.perf_counter() - start)
+                listener.pulled(node, seconds)
     return arrived
 
 
@@ -107,6 +110,8 @@ def _pull(node, g, differentiable: bool):
         cotangents = node.residual(g)
     else:
         cotangents = op.rule(g, node.data, *(raw(x) for x in node.inputs), **node.options)
+    if not isinstance(cotangents, tuple | list):
+        raise TypeError(f"{op.name}: its pullback must return a tuple, one cotangent per input: a comma is missing?")
     # a kernel may answer for optional inputs that were not given, never for fewer than were
     if len(cotangents) < len(node.inputs):
         raise ValueError(f"{op.name}: its pullback gave {len(cotangents)} cotangents for {len(node.inputs)} inputs")
@@ -139,9 +144,12 @@ def _arrive(arrived: dict, ours: set, x: Tensor, c, differentiable: bool) -> Non
         ours.add(key)
 
 
-def _unshared(c):
-    """The caller may write into what it is given, so views (of a seed, of a broadcast number) are copied."""
-    return c.copy() if getattr(c, "base", None) is not None else c
+def _unshared(c, given: set):
+    """The caller may write into what it is given, so a view, or an array that is given twice, is copied."""
+    if getattr(c, "base", None) is not None or id(c) in given:
+        return c.copy()
+    given.add(id(c))
+    return c
 
 
 def _tensors(xs, name: str) -> list:
@@ -168,9 +176,15 @@ def _seeds(outputs, cotangents, differentiable: bool) -> list:
         if np.shape(raw(seed)) != out.shape:
             raise ValueError(f"cotangents[{i}]: expected shape {out.shape}, got {np.shape(raw(seed))}")
     if differentiable:
-        return [seed if isinstance(seed, Tensor) else Tensor(seed) for seed in seeds]
-    # a copy, so that what is returned never shares memory with what was given
-    return [raw(seed) * 1 for seed in seeds]
+        return [seed if isinstance(seed, Tensor) else Tensor(_seed(seed, out.data))
+                for seed, out in zip(seeds, outputs, strict=True)]  # fmt: skip
+    return [_seed(raw(seed), out.data) for seed, out in zip(seeds, outputs, strict=True)]
+
+
+def _seed(seed, like_out):
+    """A cotangent in its output's library and precision: a copy, never sharing memory with what was given."""
+    seed = seed * 1 if is_array(seed) else like(seed, like_out)
+    return seed if seed.dtype.kind == "c" else seed.astype(like_out.dtype)
 
 
 def backward(loss: Tensor) -> None:

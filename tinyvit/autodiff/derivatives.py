@@ -11,6 +11,7 @@ import numpy as np
 from tinyvit.autodiff.backward import gradients, identity
 from tinyvit.autodiff.tensor import Tensor, raw
 from tinyvit.autodiff.watch import watch, watching
+from tinyvit.backend import like
 
 
 def value_and_grad(f, argnums=0):
@@ -57,6 +58,7 @@ def jvp(f, xs, vs):
     uᵀJ is linear in u, and its derivative in u, applied to v, is J v (Townsend's trick): forward mode from
     two reverse sweeps, with no second set of rules.
     """
+    _check_directions(xs, vs)
     nested = watch().level > 0
     value, leaves = _trace(f, xs, range(len(xs)), {})
     u = Tensor(np.zeros_like(value.data), requires_grad=True)
@@ -80,8 +82,7 @@ def hvp(f, xs, vs, method="reverse"):
     """
     single = not isinstance(xs, list | tuple)
     xs, vs = ([xs], [vs]) if single else (list(xs), list(vs))
-    if len(xs) != len(vs) or any(np.shape(raw(x)) != np.shape(raw(v)) for x, v in zip(xs, vs, strict=True)):
-        raise ValueError("vs: expected one direction per argument, of the argument's shape")
+    _check_directions(xs, vs)
     if method == "reverse":
         products = _hvp_reverse(f, xs, vs)
     elif method == "complex":
@@ -102,6 +103,7 @@ def _hvp_reverse(f, xs, vs):
 
 
 def _hvp_complex(f, xs, vs, h=1e-20):
+    _must_be_outermost('hvp with method "complex"', ' (method "reverse" can)')
     stepped = [raw(x) + 1j * h * raw(v) for x, v in zip(xs, vs, strict=True)]
     value, leaves = _trace(f, stepped, range(len(xs)), {})
     return [np.imag(g) / h for g in gradients(value, leaves)]
@@ -109,13 +111,17 @@ def _hvp_complex(f, xs, vs, h=1e-20):
 
 def hessian(f, x):
     """The full matrix of second derivatives of a scalar function, of shape ``x.shape + x.shape``."""
+    nested = watch().level > 0
     value, (leaf,) = _trace(f, [x], [0], {})
     first = gradients(value, leaf, differentiable=True)[0]
     if not first.requires_grad:
         return np.zeros_like(leaf.data, shape=leaf.shape + leaf.shape)
-    basis = np.eye(leaf.size, dtype=leaf.dtype).reshape(-1, *leaf.shape)
-    rows = [gradients(first, leaf, [e])[0] for e in basis]
-    return np.reshape(np.stack(rows), leaf.shape + leaf.shape)
+    basis = like(np.eye(leaf.size, dtype=leaf.dtype).reshape(-1, *leaf.shape), leaf.data)
+    rows = [gradients(first, leaf, [e], differentiable=nested)[0] for e in basis]
+    if not nested:
+        return np.reshape(np.stack(rows), leaf.shape + leaf.shape)
+    places = np.reshape(basis, (-1, *leaf.shape, *(1,) * leaf.ndim))
+    return sum(place * row for place, row in zip(places, rows, strict=True))  # rows put in place, differentiably
 
 
 def complex_step(f, x, v, h=1e-20):
@@ -123,7 +129,19 @@ def complex_step(f, x, v, h=1e-20):
 
     Works because every op is analytic; f is called on a complex array and never differentiated.
     """
+    _must_be_outermost("complex_step")
     return np.imag(raw(f(raw(x) + 1j * h * raw(v)))) / h
+
+
+def _check_directions(xs, vs) -> None:
+    if len(xs) != len(vs) or any(np.shape(raw(x)) != np.shape(raw(v)) for x, v in zip(xs, vs, strict=True)):
+        raise ValueError("vs: expected one direction per argument, of the argument's shape")
+
+
+def _must_be_outermost(name: str, instead: str = "") -> None:
+    """Raise TypeError inside ``grad`` and its kin: an array comes out, through which no derivative could flow."""
+    if watch().level:
+        raise TypeError(f"{name} cannot be differentiated; call it outside of grad, jvp and their kin{instead}")
 
 
 def _trace(f, xs, positions, options):
