@@ -142,6 +142,8 @@ EXAMPLES = {
     "take_along_axis": [
         call(normal(2, 5, 3), classes(5, 2, 4, 3), axis=1),
         call(normal(2, 5), classes(5, 2, 1), axis=-1),
+        call(normal(2, 5), classes(5, 1, 3), axis=1),
+        call(normal(1, 5), classes(5, 2, 3), axis=1),
     ],
     "put_along_axis": [
         call(normal(2, 4, 3), classes(5, 2, 4, 3), axis=1, shape=(2, 5, 3)),
@@ -344,7 +346,8 @@ REFUSED = {
         refused(ValueError, "zero", normal(2, 6, 4, 5), size=(2, 2), stride=0),
     ],
     "fold": [
-        refused(ValueError, "broadcast", normal(2, 3, 5, 4), shape=(2, 4, 5)),
+        refused(ValueError, "reach over (6,)", normal(2, 3, 5, 4), shape=(2, 4, 5)),
+        refused(ValueError, "reach over (3,)", normal(2, 1, 5, 3), shape=(2, 2, 5)),
         refused(ValueError, "one per spatial axis", normal(2, 3, 5, 4), shape=(2, 6, 5), stride=(1, 1)),
         refused(TypeError, "shape", normal(2, 3, 5, 4)),
     ],
@@ -375,7 +378,9 @@ REFUSED = {
         refused(ValueError, "explicit", normal(2, 3), spec="ij"),
         refused(ValueError, "for 1 operands", normal(2, 3), spec="ij,jk->ik"),
         refused(ValueError, "named twice", normal(3, 3), spec="ii->i"),
-        refused(ValueError, "(4, 5)", normal(2, 3), normal(4, 5), spec="ij,jk->ik"),
+        refused(ValueError, "axis 'j' has lengths 3 and 4", normal(2, 3), normal(4, 5), spec="ij,jk->ik"),
+        refused(ValueError, "axis 'j' has lengths 1 and 3", normal(2, 1), normal(2, 3), spec="ij,ij->i"),
+        refused(ValueError, "names 3 axes", normal(2, 3), spec="ijk->k"),
     ],
     "softmax": [
         refused(ValueError, "out of bounds", normal(2, 3), axis=2),

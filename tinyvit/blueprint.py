@@ -34,6 +34,8 @@ class Blueprint:
     def __array__(self, dtype=None, copy=None):
         raise TypeError("a blueprint has a shape but no numbers; create the model with rng=... to compute")
 
+    item = __float__ = __array__
+
     def __getitem__(self, index):
         return Blueprint(_ghost(self)[index].shape, self.dtype)
 
@@ -166,7 +168,8 @@ def _(x, dtype=None, shape=None, **_):
 
 @_rule(np.take_along_axis)
 def _(x, indices, axis):
-    return Blueprint(indices.shape, x.dtype)
+    others = (1 if i == axis % x.ndim else n for i, n in enumerate(x.shape))
+    return Blueprint(np.broadcast_shapes(tuple(others), indices.shape), x.dtype)
 
 
 @_rule(np.einsum)

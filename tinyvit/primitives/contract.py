@@ -29,9 +29,10 @@ def _(g, out, x, y):
 def einsum(*operands, spec):
     """Einstein's sum of one or more operands: ``einsum(x, y, spec="bij,bjk->bik")``.
 
-    The spec is explicit (with ``->``), without ``...``, and names no axis twice within one operand.
+    The spec is explicit (with ``->``), without ``...``, and names no axis twice within one operand. Nothing broadcasts.
     """
-    _terms(spec, len(operands))
+    terms, _ = _terms(spec, len(operands))
+    _check_lengths(terms, operands)
     return np.einsum(spec, *operands, optimize=len(operands) > 1)
 
 
@@ -53,6 +54,17 @@ def _(g, out, *operands, spec):
         return broadcast_to(kept, shape=shape)
 
     return [lambda i=i: cotangent(i) for i in range(len(operands))]
+
+
+def _check_lengths(terms, operands) -> None:
+    """Raise ValueError for an axis of two lengths; NumPy would repeat a length of one, and MACs be miscounted."""
+    lengths: dict = {}
+    for term, x in zip(terms, operands, strict=True):
+        if len(term) != len(x.shape):
+            raise ValueError(f"spec: {term!r} names {len(term)} axes, its operand has shape {x.shape}")
+        for axis, n in zip(term, x.shape, strict=True):
+            if lengths.setdefault(axis, n) != n:
+                raise ValueError(f"spec: axis {axis!r} has lengths {lengths[axis]} and {n}")
 
 
 def _terms(spec: str, operands: int):

@@ -187,6 +187,12 @@ def equal(x, y):
     return np.equal(x, y)
 
 
+@constant
+def not_equal(x, y):
+    """Where ``x != y``, as booleans."""
+    return np.not_equal(x, y)
+
+
 @primitive
 def where(condition, x, y):
     """``x`` where ``condition`` holds and ``y`` elsewhere; no derivative flows to the side not chosen."""
@@ -206,8 +212,7 @@ def maximum(x, y):
 
 @maximum.pullback
 def _(g, out, x, y):
-    share = _share(x, y)
-    return lambda: g * share, lambda: g * (1 - share)
+    return lambda: _shared(g, x, y), lambda: _shared(g, y, x)
 
 
 @primitive
@@ -218,8 +223,12 @@ def minimum(x, y):
 
 @minimum.pullback
 def _(g, out, x, y):
-    share = _share(y, x)
-    return lambda: g * share, lambda: g * (1 - share)
+    return lambda: _shared(g, y, x), lambda: _shared(g, x, y)
+
+
+def _shared(g, x, y):
+    """All of ``g`` where x is larger, half of it where they are equal, nothing where x is smaller."""
+    return 0.5 * (g * greater(x, y) + g * greater_equal(x, y))
 
 
 @primitive
@@ -236,7 +245,7 @@ def _(g, out, x):
 @primitive
 def relu(x):
     """``max(x, 0)``, with derivative 0 at 0 (Nair & Hinton 2010)."""
-    return np.where(greater(x, 0), x, x * 0)
+    return np.where(greater(x, 0), x, 0)
 
 
 @relu.pullback
@@ -247,9 +256,3 @@ def _(g, out, x):
 @constant
 def _sign(x):
     return np.sign(np.real(x))
-
-
-@constant
-def _share(x, y):
-    """1 where x is larger, ½ where equal, 0 where smaller, in x's precision."""
-    return np.real(x * 0) + (np.sign(np.real(x) - np.real(y)) + 1) / 2

@@ -16,6 +16,7 @@ from tinyvit.primitives.elementwise import (
     greater_equal,
     multiply,
     negative,
+    not_equal,
     power,
     subtract,
 )
@@ -56,6 +57,7 @@ ATTACHED = {
     "__lt__": _reversed(greater),
     "__le__": _reversed(greater_equal),
     "__eq__": equal,
+    "__ne__": not_equal,
     "__getitem__": lambda x, index: getitem(x, index=index),
     "T": property(lambda x: transpose(x), doc="The axes reversed."),
     "reshape": lambda x, *shape: reshape(x, shape=_unpacked(shape)),
@@ -80,5 +82,5 @@ for _name, _meaning in ATTACHED.items():
 NUMPY_OPERATORS.update(
     add=add, subtract=subtract, multiply=multiply, divide=divide, matmul=matmul,
     greater=greater, greater_equal=greater_equal, less=_reversed(greater), less_equal=_reversed(greater_equal),
-    equal=equal,
+    equal=equal, not_equal=not_equal,
 )  # fmt: skip

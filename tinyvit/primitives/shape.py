@@ -112,7 +112,7 @@ def _(g, out, x, indices, *, axis):
 def put_along_axis(x, indices, *, axis, shape):
     """Zeros of ``shape`` into which ``x`` is added at ``indices`` along ``axis``."""
     out = np.zeros_like(x, shape=shape)
-    places = [like(i, x) for i in np.ix_(*(range(n) for n in indices.shape))]
+    places = [like(i, x) for i in np.ix_(*map(range, shape))]  # these and the indices broadcast to x's shape
     places[axis] = indices
     np.add.at(out, tuple(places), x)
     return out
@@ -204,11 +204,17 @@ def _(g, out, x, *, size, stride, dilation):
 
 @primitive
 def fold(x, *, shape, stride=1, dilation=1):
-    """The transpose of ``unfold``: windows added up where they overlap, (B, H', W', C, k, l) -> ``shape``."""
+    """The transpose of ``unfold``: windows added up where they overlap, (B, H', W', C, k, l) -> ``shape``.
+
+    Raises ValueError for a ``shape`` that the windows do not fit into.
+    """
     n = len(shape) - 2
     out = np.zeros_like(x, shape=shape)
     places, size = x.shape[1 : n + 1], x.shape[n + 2 :]
     stride, dilation = per_axis(stride, n), per_axis(dilation, n)
+    reach = [s * (m - 1) + d * (k - 1) + 1 for s, m, d, k in zip(stride, places, dilation, size, strict=True)]
+    if any(r > length for r, length in zip(reach, shape[1 : n + 1], strict=True)):
+        raise ValueError(f"the windows reach over {tuple(reach)}, shape is only {tuple(shape[1 : n + 1])} there")
     for tap in np.ndindex(*size):
         starts = [t * d for t, d in zip(tap, dilation, strict=True)]
         at = tuple(slice(a, a + s * (m - 1) + 1, s) for a, s, m in zip(starts, stride, places, strict=True))
