@@ -24,6 +24,7 @@ class Capture(Listener):
         self.names = {id(module): name for name, module in model.named_modules()}
         self.patterns, self.edit = tuple(patterns), dict(edit or {})
         self.seen: dict = {}
+        self.heard: dict = {}  # every name that ran, in order
 
     def opens(self, op) -> bool:
         """Only an equation with a tap that was asked for is opened; every other kernel stays fast."""
@@ -43,6 +44,7 @@ class Capture(Listener):
         return None
 
     def _wants(self, name: str) -> bool:
+        self.heard[name] = None
         return any(fnmatchcase(name, pattern) for pattern in (*self.patterns, *self.edit))
 
     def _see(self, name, value):
@@ -65,17 +67,22 @@ def capture(model: Module, *patterns: str, edit: dict | None = None):
     edit      pattern -> function: replaces matching values on their way, e.g. to ablate a head
 
     Gives a dictionary name -> Tensor (or array). A module that runs twice leaves its latest value.
-    Raises ValueError at the end of the block for a pattern that met nothing though the model ran.
+    Raises ValueError at the end of the block for a pattern, of either kind, that met nothing: a wrong name, or a
+    model that did not run.
     """
     listener = Capture(model, patterns, edit)
     with listening(listener):
         yield listener.seen
-    missed = [p for p in patterns if not any(fnmatchcase(name, p) for name in listener.seen)]
-    if missed:
-        raise ValueError(f"capture: nothing called {missed[0]!r} ran; names look like {_examples(listener)}")
+    for pattern in (*patterns, *(edit or {})):
+        if not any(fnmatchcase(name, pattern) for name in listener.heard):
+            raise ValueError(f"capture: nothing called {pattern!r} ran; {_hint(listener, pattern)}")
 
 
-def _examples(listener: Capture) -> str:
-    """A few names that do exist, to correct a pattern by."""
-    names = [name for name in listener.names.values() if name]
-    return ", ".join(names[:3] + [f"{name}.weights" for name in names if name.endswith("attn")][:1])
+def _hint(listener: Capture, pattern: str) -> str:
+    """A few names that did run, the nearest if any are near."""
+    from difflib import get_close_matches  # not needed until something is wrong
+
+    names = [name for name in listener.heard if name]
+    if not listener.heard:
+        return "the captured model was not called in the block"
+    return "names look like " + ", ".join(get_close_matches(pattern, names, cutoff=0.5) or names[:3] or ["''"])
