@@ -32,6 +32,7 @@ from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
 from tinyvit.nn.describe import count_macs, describe
 from tinyvit.nn.module import Buffer, Module, Parameter, Sequential, StateError, swapped
+from tinyvit.nn.profile import profile
 from tinyvit.nn.weights import WeightFileError, load_weights, save_weights
 from tinyvit.primitives.contract import einsum, matmul
 from tinyvit.primitives.elementwise import (

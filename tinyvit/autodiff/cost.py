@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from tinyvit.autodiff.tensor import Tensor, raw
-from tinyvit.autodiff.watch import Listener, listening, watch
+from tinyvit.autodiff.watch import Listener, listening, watch, watching
 from tinyvit.blueprint import Blueprint
 
 
@@ -43,6 +43,31 @@ def macs_of(op, inputs, options, value) -> int:
     return counter.total
 
 
+class _PullCounter(Listener):
+    """Adds up what the pullbacks of everything that runs would multiply."""
+
+    def __init__(self):
+        self.total = 0
+
+    def called(self, op, inputs, options, value, seconds):
+        self.total += pull_macs_of(op, inputs, options, value)
+
+
+def pull_macs_of(op, inputs, options, value) -> int:
+    """The multiply-accumulates of one call's pullback, for all inputs that record derivatives.
+
+    The derivative of a product in each of its factors is a product with as many multiplications. What a kernel
+    multiplies a second time, to save memory, is not counted.
+    """
+    if op.is_primitive:
+        factors = sum(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+        return factors and factors * macs_of(op, inputs, options, value)
+    counter = _PullCounter()
+    with watching(recording=True), listening(counter, alone=True):
+        op.function(*(_shape_only(raw(x), getattr(x, "requires_grad", False)) for x in inputs), **options)
+    return counter.total
+
+
 def _einsum_macs(spec: str, operands) -> int:
     """The product of the lengths of all axes: each combination is one multiply-accumulate."""
     terms = spec.replace(" ", "").split("->")[0].split(",")
@@ -50,6 +75,7 @@ def _einsum_macs(spec: str, operands) -> int:
     return math.prod(lengths.values())
 
 
-def _shape_only(x):
+def _shape_only(x, requires_grad=False):
     """An array of reals as a Tensor of its shape: on a Tensor ``x @ y`` is the op matmul, which is heard."""
-    return Tensor(Blueprint(x.shape, x.dtype)) if getattr(x, "shape", ()) and x.dtype.kind == "f" else x
+    known = getattr(x, "shape", ()) and x.dtype.kind == "f"
+    return Tensor(Blueprint(x.shape, x.dtype), requires_grad) if known else x
