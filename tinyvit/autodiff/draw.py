@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinyvit.autodiff.backward import ancestors
-from tinyvit.autodiff.svg import picture
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import Listener, listening, watching
 
@@ -266,6 +265,8 @@ class Svg(str):
 
 def svg(nodes) -> Svg:
     """The graph as a standalone picture."""
+    from tinyvit.autodiff.svg import picture  # importing tinyvit does not wait for what draws
+
     return Svg(picture([
         (node.kind, *labels(node), node.told, node.is_output, node.inputs, node.op in COMMUTATIVE) for node in nodes
     ]))  # fmt: skip

@@ -32,7 +32,9 @@ def picture(nodes) -> str:
     layout = arrange(widths, [node[5] for node in nodes], [i for i, node in enumerate(nodes) if node[6]])
     tops = _tops(layout)
     legend, legend_width = _legend([kind for kind in LOOKS if any(node[0] == kind for node in nodes)])
-    width = max(max(x + w / 2 for x, w in zip(layout.x, layout.widths, strict=True)), legend_width) + 2 * MARGIN
+    right = max(x + w / 2 for x, w in zip(layout.x, layout.widths, strict=True))
+    layout.x = [x + max(0.0, legend_width - right) / 2 for x in layout.x]  # a small graph stands above the middle
+    width = max(right, legend_width) + 2 * MARGIN
     height = tops[-1] + HEIGHT + 26 + 2 * MARGIN
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
