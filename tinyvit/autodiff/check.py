@@ -49,7 +49,8 @@ class Case:
 
     @property
     def name(self) -> str:
-        return getattr(self.op, "name", None) or getattr(self.op, "__name__", "the function")
+        name = getattr(self.op, "name", None) or getattr(self.op, "__name__", "<lambda>")
+        return "the function" if name == "<lambda>" else name
 
     @cached_property
     def variables(self) -> list[int]:
@@ -224,7 +225,7 @@ def float32_stays_float32(case: Case) -> None:
     exact = [x.astype(np.float64) for x in small]
     got, u = case.value(*small), case.cotangent.astype(np.float32)
     if got.dtype != np.float32:
-        case.fail(f"float32 became {got.dtype} in the value; take constants from math, which have no precision")
+        case.fail(f"float32 became {got.dtype} in the value; take constants from math, and arrays as arguments")
     _compare(case, "float32 value far from float64's", case.value(*exact), got, 1e-4)
     for i, c in _own_cotangents(case, small, u).items():
         if c is not None and c.dtype != np.float32:
