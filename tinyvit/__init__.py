@@ -30,6 +30,7 @@ from tinyvit.equations.normalize import batch_norm, batch_norm_inference, layer_
 from tinyvit.equations.resize import resize
 from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
+from tinyvit.nn.check import ModelError, check_model
 from tinyvit.nn.describe import count_macs, describe
 from tinyvit.nn.module import Buffer, Module, Parameter, Sequential, StateError, swapped
 from tinyvit.nn.profile import profile
