@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tinyvit.equations.convolution import max_pool2d
 from tinyvit.models.config import Published
 from tinyvit.nn.basic import BatchNorm, Conv2d, Linear
+from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
 from tinyvit.primitives.elementwise import relu
 from tinyvit.primitives.reduce import mean
@@ -123,7 +124,8 @@ class ResNet(Module):
         return self.fc(self.global_pool(self.stages(images)[-1]))
 
     def stages(self, images) -> list:
-        """The feature map after every stage, finest first."""
+        """The feature map after every stage, finest first. Any image size will do."""
+        check_images(images, self.config.in_chans)
         x = self.maxpool(relu(self.bn1(self.conv1(images))))
         maps = []
         for i in range(len(self.config.layers)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tinyvit.models.config import pair
 from tinyvit.nn.attention import Block
 from tinyvit.nn.basic import LayerNorm, Linear
-from tinyvit.nn.embed import beside, grid_of, sincos_2d
+from tinyvit.nn.embed import beside, check_images, grid_of, sincos_2d
 from tinyvit.nn.module import Module, Sequential
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import reshape, transpose
@@ -38,18 +38,20 @@ class SimpleViT(Module):
     def __init__(self, config: SimpleViTConfig, *, rng):
         c = self.config = config
         self.grid = grid_of(pair(c.img_size), c.patch_size)
+        sincos_2d(self.grid, c.embed_dim)  # complains now of a width that it cannot fill
         pixels = c.in_chans * c.patch_size**2
         self.patch_embed = Sequential(
             LayerNorm(pixels, eps=1e-5, rng=rng),
             Linear(pixels, c.embed_dim, rng=rng),
             LayerNorm(c.embed_dim, eps=1e-5, rng=rng),
         )
-        self.blocks = [Block(c.embed_dim, c.num_heads, mlp_ratio=c.mlp_dim / c.embed_dim, head_dim=c.head_dim, eps=1e-5,
+        self.blocks = [Block(c.embed_dim, c.num_heads, mlp_dim=c.mlp_dim, head_dim=c.head_dim, eps=1e-5,
                              qkv_bias=False, proj_bias=False, rng=rng) for _ in range(c.depth)]  # fmt: skip
         self.norm = LayerNorm(c.embed_dim, eps=1e-5, rng=rng)
         self.head = Linear(c.embed_dim, c.num_classes, rng=rng)
 
     def forward(self, images):
+        check_images(images, self.config.in_chans, pair(self.config.img_size))
         z = self.patch_embed(patchify(images, self.config.patch_size))
         z = z + beside(sincos_2d(self.grid, self.config.embed_dim), z)
         for block in self.blocks:

@@ -11,7 +11,7 @@ from tinyvit.equations.attention import scaled_dot_product_attention
 from tinyvit.nn.basic import LayerNorm, Linear, Mlp
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.module import Module, Parameter
-from tinyvit.nn.noise import Dropout, DropPath, keep_mask
+from tinyvit.nn.noise import Dropout, DropPath, keep_mask, probability
 from tinyvit.primitives.contract import einsum
 from tinyvit.primitives.shape import reshape, transpose
 
@@ -31,7 +31,7 @@ class Attention(Module):
         inner = self.num_heads * self.head_dim
         self.qkv = Linear(dim, 3 * inner, bias=qkv_bias, rng=rng)
         self.proj = Linear(inner, dim, bias=proj_bias, rng=rng)
-        self.attn_drop, self.proj_drop = attn_drop, Dropout(proj_drop)
+        self.attn_drop, self.proj_drop = probability(attn_drop, "attn_drop"), Dropout(proj_drop)
 
     def forward(self, x):
         q, k, v = self.heads(x)
@@ -81,15 +81,18 @@ def offset_index(n: int) -> np.ndarray:
 
 
 class Block(Module):
-    """The pre-norm encoder block (ViT, Eqs. 2-3).   (B, N, D) -> (B, N, D)"""
+    """The pre-norm encoder block (ViT, Eqs. 2-3).   (B, N, D) -> (B, N, D)
 
-    def __init__(self, dim, num_heads, *, mlp_ratio=4.0, drop=0.0, drop_path=0.0, eps=1e-6, attention=None,
-                 rng, **attn_options):  # fmt: skip
+    The MLP's hidden width is mlp_dim, or mlp_ratio times D.
+    """
+
+    def __init__(self, dim, num_heads, *, mlp_ratio=4.0, mlp_dim=None, drop=0.0, drop_path=0.0, eps=1e-6,
+                 attention=None, rng, **attn_options):  # fmt: skip
         self.norm1 = LayerNorm(dim, eps=eps, rng=rng)
         self.attn = (attention or Attention)(dim, num_heads, proj_drop=drop, rng=rng, **attn_options)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = LayerNorm(dim, eps=eps, rng=rng)
-        self.mlp = Mlp(dim, int(mlp_ratio * dim), drop=drop, rng=rng)
+        self.mlp = Mlp(dim, mlp_dim or int(mlp_ratio * dim), drop=drop, rng=rng)
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, z):

@@ -22,16 +22,33 @@ class PatchEmbed(Module):
     """
 
     def __init__(self, img_size, patch_size, in_chans, embed_dim, *, rng):
-        self.img_size, self.patch_size = img_size, patch_size
+        self.img_size, self.patch_size, self.in_chans = img_size, patch_size, in_chans
         self.grid = grid_of(img_size, patch_size)
         self.proj = Conv2d(in_chans, embed_dim, patch_size, stride=patch_size, rng=rng)
 
     def forward(self, images):
-        if len(images.shape) != 4 or tuple(images.shape[1:3]) != self.img_size:
-            H, W = self.img_size
-            raise ValueError(f"images: expected shape (B, {H}, {W}, C), got {tuple(images.shape)}")
+        check_images(images, self.in_chans, self.img_size)
         patches = self.proj(images)
         return reshape(patches, shape=(patches.shape[0], -1, patches.shape[-1]))
+
+
+def check_images(images, channels: int, size: tuple[int, int] | None = None) -> None:
+    """Say what was expected of images that a model cannot take.
+
+    channels, size  what the model is made for; without a size any will do
+    Raises ValueError for a shape that is not (B, H, W, channels), TypeError for numbers that are not floating-point.
+    """
+    H, W = size or ("H", "W")
+    got = tuple(images.shape)
+    if len(got) != 4 or got[3] != channels or (size and got[1:3] != tuple(size)):
+        hint = ""
+        if len(got) == 3:
+            hint = "; a single image is a batch of one: images[None]"
+        elif len(got) == 4 and got[1] == channels != got[3]:
+            hint = "; channels come last here: np.transpose(images, (0, 2, 3, 1))"
+        raise ValueError(f"images: expected shape (B, {H}, {W}, {channels}), got {got}{hint}")
+    if images.dtype.kind not in "fc":
+        raise TypeError(f"images: expected floating-point numbers, got {images.dtype}; scale them to about ±1 first")
 
 
 def grid_of(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
@@ -67,6 +84,7 @@ class SinCosPositions2d(Module):
 
     def __init__(self, grid, dim, prefix: int):
         self.grid, self.dim, self.prefix = grid, dim, prefix
+        sincos_2d(grid, dim)  # complains now of a width that it cannot fill
 
     def forward(self):
         table = sincos_2d(self.grid, self.dim)

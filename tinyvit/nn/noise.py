@@ -19,13 +19,18 @@ def keep_mask(rng: np.random.Generator, shape, rate: float, x):
     return like((kept / (1 - rate)).astype(np.real(raw(x)).dtype), raw(x))
 
 
+def probability(p: float, name: str = "p") -> float:
+    """``p`` itself. Raises ValueError unless it is at least 0 and below 1 (at 1 nothing would be left to scale up)."""
+    if not 0 <= p < 1:
+        raise ValueError(f"{name}: expected a probability of at least 0 and below 1, got {p}")
+    return p
+
+
 class Dropout(Module):
     """In training, drop every number with probability ``p`` (Srivastava et al. 2014)."""
 
     def __init__(self, p: float = 0.0):
-        if not 0 <= p < 1:
-            raise ValueError(f"p: a probability below 1, got {p}")
-        self.p = p
+        self.p = probability(p)
 
     def forward(self, x):
         return x * keep_mask(self.rng, x.shape, self.p, x) if self.training and self.p else x
@@ -35,9 +40,7 @@ class DropPath(Module):
     """In training, drop a whole sample's branch with probability ``p`` (stochastic depth, Huang et al. 2016)."""
 
     def __init__(self, p: float = 0.0):
-        if not 0 <= p < 1:
-            raise ValueError(f"p: a probability below 1, got {p}")
-        self.p = p
+        self.p = probability(p)
 
     def forward(self, x):
         one_per_sample = (x.shape[0], *(1,) * (len(x.shape) - 1))
