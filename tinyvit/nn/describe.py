@@ -27,8 +27,9 @@ class _Shapes(Listener):
     def __init__(self):
         self.shapes: dict[int, tuple] = {}
 
-    def entered(self, module):
+    def entered(self, module, inputs):
         self.shapes.setdefault(id(module), ())
+        return inputs
 
     def left(self, module, value):
         self.shapes[id(module)] = getattr(value, "shape", ())
@@ -56,13 +57,14 @@ def input_shape(model: Module, batch: int = 1) -> tuple:
 
 
 def count_macs(model: Module, shape: tuple | None = None) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image, exact."""
+    """Multiply-accumulates of convolutions and matrix products, exact; for one image, or an input of ``shape``."""
     return measure(model, shape or input_shape(model))[0].macs
 
 
 def describe(model: Module, depth: int = 2, shape: tuple | None = None) -> str:
-    """The table of a model's modules down to ``depth`` dots, with shapes, parameters and MACs, as text."""
-    rows = [row for row in measure(model, shape or input_shape(model)) if row.name.count(".") < depth]
+    """The table of the modules whose names have up to ``depth`` parts, with shapes, parameters and MACs, as text."""
+    rows = measure(model, shape or input_shape(model))
+    rows = [row for row in rows if not row.name or len(row.name.split(".")) <= depth]
     head = ("module", "kind", "output", "parameters", "MACs")
     body = [(row.name or type(model).__name__, row.kind, "×".join(map(str, row.shape[1:])),
              f"{row.params:,}", f"{row.macs:,}") for row in rows]  # fmt: skip
