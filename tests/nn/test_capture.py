@@ -386,3 +386,18 @@ def test_nothing_is_kept_alive_but_what_was_seen(model, images):
     assert ghost() is not None
     seen.clear()
     assert ghost() is None  # at once, without a collection: there are no circles
+
+
+def test_a_module_s_input_is_captured_when_a_pattern_says_so(rng):
+    model = tv.create_model("vit_digits", rng=rng)
+    images = rng.random((2, 8, 8, 1), dtype=np.float32)
+    with tv.capture(model, "blocks.*.input", "blocks.0") as seen:
+        model(images)
+    assert not any(name.endswith(".weights") for name in seen)
+    assert np.array_equal(seen["blocks.1.input"].data, seen["blocks.0"].data)
+    with tv.capture(model, "blocks.*") as seen:
+        model(images)
+    assert not any(name.endswith(".input") for name in seen), "inputs come only when they are asked for"
+    with tv.capture(model, "blocks.2.input", edit={"blocks.2.input": lambda z: z * 0}) as seen:
+        model(images)
+    assert not seen["blocks.2.input"].data.any()

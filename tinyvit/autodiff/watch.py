@@ -38,8 +38,9 @@ class Listener:
         """A value that an equation named; what is returned goes on in its place."""
         return value
 
-    def entered(self, module):
-        """A module is about to run."""
+    def entered(self, module, inputs):
+        """A module is about to run; what is returned are the inputs it gets."""
+        return inputs
 
     def left(self, module, value):
         """A module has run; what is returned goes on in its output's place."""
@@ -88,7 +89,7 @@ def run_module(module, inputs, options):
         return module.forward(*inputs, **options)
     with watching(modules=(*now.modules, module)):
         for listener in now.listeners:
-            listener.entered(module)
+            inputs = listener.entered(module, inputs)
         value = module.forward(*inputs, **options)
         for listener in now.listeners:
             value = listener.left(module, value)

@@ -16,6 +16,8 @@ from fnmatch import fnmatchcase
 from tinyvit.autodiff.watch import Listener, listening, watch
 from tinyvit.nn.module import Module
 
+INPUT = ".input"
+
 
 class Capture(Listener):
     """A dictionary of what was seen, name -> Tensor or array, filled while its ``with`` block runs."""
@@ -33,6 +35,12 @@ class Capture(Listener):
     def tapped(self, name, value):
         return self._see(self._place(name), value)
 
+    def entered(self, module, inputs):
+        name = self.names.get(id(module))
+        if name is None or not inputs or not any(p.endswith(INPUT) for p in (*self.patterns, *self.edit)):
+            return inputs
+        return (self._see(f"{name}{INPUT}".lstrip("."), inputs[0]), *inputs[1:])
+
     def left(self, module, value):
         return self._see(self.names.get(id(module)), value)
 
@@ -45,25 +53,31 @@ class Capture(Listener):
 
     def _wants(self, name: str) -> bool:
         self.heard[name] = None
-        return any(fnmatchcase(name, pattern) for pattern in (*self.patterns, *self.edit))
+        return any(_matches(name, pattern) for pattern in (*self.patterns, *self.edit))
 
     def _see(self, name, value):
         """Change the value if an edit asks for it, remember it if a pattern does, and pass it on."""
         if name is None or not self._wants(name):
             return value
         for pattern, change in self.edit.items():
-            if fnmatchcase(name, pattern):
+            if _matches(name, pattern):
                 value = change(value)
-        if any(fnmatchcase(name, pattern) for pattern in self.patterns):
+        if any(_matches(name, pattern) for pattern in self.patterns):
             self.seen[name] = value
         return value
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern means a name; a module's input is meant only by a pattern that says so."""
+    return fnmatchcase(name, pattern) and name.endswith(INPUT) <= pattern.endswith(INPUT)
 
 
 @contextmanager
 def capture(model: Module, *patterns: str, edit: dict | None = None):
     """Collect values inside ``model`` whose names match a shell pattern, while the block runs.
 
-    patterns  "blocks.*.attn.weights" (attention weights), "blocks.3" (a module's output), "*.weights", …
+    patterns  "blocks.*.attn.weights" (attention weights), "blocks.3" (a module's output), "blocks.3.input" (its first
+              argument), "*.weights", …
     edit      pattern -> function: replaces matching values on their way, e.g. to ablate a head
 
     Gives a dictionary name -> Tensor (or array). A module that runs twice leaves its latest value.
@@ -74,7 +88,7 @@ def capture(model: Module, *patterns: str, edit: dict | None = None):
     with listening(listener):
         yield listener.seen
     for pattern in (*patterns, *(edit or {})):
-        if not any(fnmatchcase(name, pattern) for name in listener.heard):
+        if not any(_matches(name, pattern) for name in listener.heard):
             raise ValueError(f"capture: nothing called {pattern!r} ran; {_hint(listener, pattern)}")
 
 

@@ -144,11 +144,12 @@ class Profiler(Listener):
         self.roots.append(root)  # kept, so that no other module gets its identity
         self.names |= {id(module): name or MODEL for name, module in root.named_modules(prefix)}
 
-    def entered(self, module):
+    def entered(self, module, inputs):
         """Without a model to go by, names start at the outermost module; at its class, if it is not the first."""
         root = watch().modules[0]
         if self.follows and id(root) not in self.names:
             self.learn(root, type(root).__name__ if self.roots else "")
+        return inputs
 
     def called(self, op, inputs, options, value, seconds):
         start = time.perf_counter()
