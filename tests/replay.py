@@ -1,0 +1,243 @@
+"""Replay reference files: build what a file describes from its metadata alone, and compare every array it holds.
+
+    python -m tests.replay FILE.npz …        (--quiet: one line per file)
+
+For each compared array it prints the worst error, relative to the array's largest number. The exit status is 1 when an
+error is over 1e-9, when an array was compared with nothing, or when a file's system (or a case of it) is not built yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))  # references.py lies beside this file, wherever it is run from
+from references import (
+    IN_FLOAT32,
+    MODELS,
+    OPERATORS,
+    Case,
+    first,
+    last,
+    resized_relative_table,
+    resized_table,
+    running_statistics,
+)
+
+from tinyvit import Tensor, capture, gradients
+
+TOLERANCE = 1e-9
+
+
+class NotBuilt(Exception):
+    """The file describes something that tinyvit does not have yet."""
+
+
+class Replayed:
+    """The errors of a file's arrays by key, and the parts of it that are not built yet."""
+
+    def __init__(self):
+        self.errors: dict[str, float] = {}
+        self.not_built: list[str] = []
+
+    def compare(self, key: str, ours, theirs, digits: int | None = None) -> None:
+        """Note the largest difference, relative to the largest number of the reference.
+
+        digits: how many the reference itself has, if it was computed in single precision; smaller differences are none.
+        """
+        ours, theirs = np.asarray(ours), np.asarray(theirs)
+        if ours.shape != theirs.shape:
+            raise ValueError(f"{key}: our shape is {ours.shape}, the reference's {theirs.shape}")
+        if not theirs.size:
+            return
+        error = np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-300)
+        if digits is not None and error < 10.0**-digits:
+            error = 0.0
+        self.errors[key] = float(error) if np.isfinite(error) else np.inf
+
+    @property
+    def worst(self) -> str:
+        return max(self.errors, key=self.errors.get)
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.errors) and not self.not_built and self.errors[self.worst] < TOLERANCE
+
+
+def replay(path) -> Replayed:
+    """Replay one file. Raises NotBuilt if nothing of it can be, OSError or ValueError for a file that is not one."""
+    with np.load(path, allow_pickle=False) as file:
+        z = {key: file[key] for key in file.files}
+    meta = json.loads(str(z.pop("meta")))
+    kind = meta["name"].split("-", 1)[1] if "-" in meta["name"] else meta["name"]
+    if kind in OPERATORS:
+        return replay_operators(z, meta, OPERATORS[kind])
+    if kind == "op-posembed":
+        return replay_positions(z, meta)
+    if "state/" in "".join(z):
+        return replay_model(z, meta)
+    raise NotBuilt(f"{meta['name']} ({meta['source']})")
+
+
+# models ------------------------------------------------------------------------------------
+
+
+def replay_model(z: dict, meta: dict) -> Replayed:
+    """One forward and one backward of our model with the file's parameters, compared at every point the file has."""
+    reference, model = build(meta)
+    ours = lambda name: renamed(name, reference.names)  # noqa: E731
+    model.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    if meta["mode"] == "train":
+        model.train(np.random.default_rng(0))
+    x = Tensor(z["input/x"], requires_grad=True)
+    inner = {k: ours(k) for k in part(z, "mid") if k not in reference.computed}
+    with capture(model, *inner.values()) as seen:
+        outputs = model(last(x))
+    outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+    parameters = dict(model.named_parameters())
+    leaves = {k: x if k == "input" else parameters[ours(k)] for k in part(z, "grad")}
+    derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
+
+    result = Replayed()
+    result.compare("parameters", model.num_parameters(), meta["n_params"])
+    for (name, theirs), got in zip(part(z, "output").items(), outputs, strict=True):
+        result.compare(f"output/{name}", got.data, theirs)
+    for name, theirs in part(z, "mid").items():
+        value = reference.computed[name](model) if name in reference.computed else in_their_layout(seen, inner[name])
+        result.compare(f"mid/{name}", value, theirs)
+    for name, g in zip(leaves, derivatives, strict=True):
+        result.compare(f"grad/{name}", g, z[f"grad/{name}"])
+    for name, theirs in part(z, "after").items():
+        result.compare(f"after/{name}", model.state_dict()[ours(name)], theirs)
+    loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
+    result.compare("loss", loss, meta["loss"])
+    return result
+
+
+def build(meta: dict):
+    """The reference's entry and our model of the file's configuration, a blueprint waiting for its parameters."""
+    source, config = meta["source"].split()[0], meta["config"]
+    reference = MODELS.get((source, config.get("cls", "")))
+    if reference is None:
+        raise NotBuilt(f"{config.get('cls', meta['name'])} of {meta['source']}")
+    settings = {}
+    for name, value in config["kwargs"].items():
+        value = reference.values.get(name, lambda v: v)(value)
+        settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
+    known = {f.name for f in fields(reference.config)}
+    if unknown := sorted(settings.keys() - known):
+        raise NotBuilt(f"{config['cls']} of {meta['source']} with {', '.join(unknown)}")
+    follow = {name: rule(settings) for name, rule in reference.defaults.items() if settings.get(name) is None}
+    try:
+        return reference, reference.model(reference.config(**settings | follow), rng=None)
+    except ValueError as error:
+        raise NotBuilt(f"{config['cls']} of {meta['source']}: {error}") from error
+
+
+def in_their_layout(seen: dict, name: str):
+    """A captured value as the reference lays it out: maps channels-first, tokens and attention weights as ours."""
+    value = seen[name]
+    return first(value).data if value.ndim == 4 and not name.endswith(".weights") else value.data
+
+
+def renamed(name: str, table: dict) -> str:
+    """Our name for the reference's; the same where the table says nothing."""
+    for theirs, ours in table.items():
+        if re.fullmatch(theirs, name):
+            return re.sub(theirs, ours, name)
+    return name
+
+
+def part(z: dict, prefix: str) -> dict:
+    """The arrays under ``prefix/``, by the rest of their names."""
+    return {key.removeprefix(f"{prefix}/"): x for key, x in z.items() if key.startswith(f"{prefix}/")}
+
+
+# operators ---------------------------------------------------------------------------------
+
+
+def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
+    """Every case of an operator file: outputs and the gradients of all inputs."""
+    result = Replayed()
+    for attributes in meta["cases"]:
+        name = attributes["case"]
+        found = [(f, m) for pattern, f in table.items() if (m := re.fullmatch(pattern, name))]
+        if found:
+            function, match = found[0]
+            replay_case(result, name, part(z, name), function, match, attributes.get("attrs", {}))
+        else:
+            result.not_built.append(name)
+    return result
+
+
+def replay_case(result: Replayed, name: str, z: dict, function, match, attributes: dict) -> None:
+    """One case: values, gradients, and what a training-mode norm leaves behind."""
+    inputs = {k: Tensor(x, requires_grad=True) for k, x in part(z, "in").items()}
+    attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
+    case = Case(match, attributes, inputs, part(z, "const") | {"out_shape": z["out0"].shape})
+    out = function(case)
+    result.compare(f"{name}/out0", out.data, z["out0"])
+    wanted = {k: inputs[k] for k in part(z, "grad")}
+    for (k, theirs), g in zip(part(z, "grad").items(), gradients(out, list(wanted.values()), [z["cot0"]]), strict=True):
+        result.compare(f"{name}/grad/{k}", g, theirs)
+    if "after_rm" in z:
+        after = running_statistics(case, {"rm": z["before_rm"], "rv": z["before_rv"]})
+        for k, value in after.items():
+            result.compare(f"{name}/after_{k}", value, z[f"after_{k}"])
+
+
+def replay_positions(z: dict, meta: dict) -> Replayed:
+    """Position tables resized as DeiT, timm and the JAX original do, and Swin's relative table."""
+    result = Replayed()
+    grid = meta["cases"][0]["grid"]
+    for key, theirs in z.items():
+        if match := re.fullmatch(r"(\w+)_(\d+)x(\d+)", key):
+            new_grid = int(match[2]), int(match[3])
+            ours = resized_table(match[1], z["pos"], grid, new_grid)
+            result.compare(key, ours, theirs, digits=6 if match[1] in IN_FLOAT32 else None)
+        elif key.startswith("swin_table_resized"):
+            result.compare(key, resized_relative_table(z["swin_table"], len(theirs)), theirs)
+    return result
+
+
+# command line ------------------------------------------------------------------------------
+
+
+def main(arguments=None) -> int:
+    """Replay the files named; 0 if all of them pass."""
+    parser = argparse.ArgumentParser(prog="python -m tests.replay", description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="+", metavar="FILE.npz")
+    parser.add_argument("--quiet", action="store_true", help="one line per file")
+    options = parser.parse_args(arguments)
+    passed = [report(path, options.quiet) for path in options.files]
+    return 0 if all(passed) else 1
+
+
+def report(path: str, quiet: bool) -> bool:
+    """Replay one file and print what came of it."""
+    try:
+        result = replay(path)
+    except NotBuilt as error:
+        print(f"{path}: not built yet: {error}")
+        return False
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{path}: cannot be replayed: {error}")
+        return False
+    if not quiet:
+        for key, error in result.errors.items():
+            print(f"  {error:8.1e}  {'OVER' if error >= TOLERANCE else '    '}  {key}")
+    for name in result.not_built:
+        print(f"  not built yet: {name}")
+    worst = f"worst {result.errors[result.worst]:.1e} at {result.worst}" if result.errors else "nothing compared"
+    print(f"{path}: {'ok' if result.passed else 'FAILED'}, {len(result.errors)} arrays, {worst}")
+    return result.passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
