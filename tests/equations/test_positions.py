@@ -18,16 +18,24 @@ def named(prefix, size):
     return STORED[f"{prefix}_{size[0]}x{size[1]}"]
 
 
+METHODS = [("timm", "bicubic_aa"), ("deit", "bicubic_noaa"), ("jax", "scipy_zoom_order1")]
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    ("method", "prefix"), [("timm", "timm"), ("deit", "bicubic_noaa"), ("jax", "scipy_zoom_order1")]
-)
+@pytest.mark.parametrize(("method", "prefix"), METHODS)
 def test_resampled_positions(method, prefix, size):
     table = Tensor(STORED["pos"], requires_grad=True)
     got = resample_positions(table, GRID, size, method=method)
     np.testing.assert_allclose(got.data, named(prefix, size), **CLOSE)
     (g,) = gradients(got.sum(), table)  # every row of weights sums to one: what arrives is what was sent
     assert g.sum() == pytest.approx(got.size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_timms_own_function(size):
+    """It works in float32 whatever it is given, so it agrees to float32's digits."""
+    got = resample_positions(STORED["pos"], GRID, size, method="timm")
+    np.testing.assert_allclose(got, named("timm", size), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
