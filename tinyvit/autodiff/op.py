@@ -185,6 +185,6 @@ def constant(function):
 
 
 def _register(op: Op) -> Op:
-    if op.function.__module__.startswith("tinyvit."):
+    if (op.function.__module__ or "").startswith("tinyvit."):
         REGISTRY[op.name] = op
     return op
