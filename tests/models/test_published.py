@@ -69,15 +69,15 @@ def test_a_published_model_has_its_resolution_and_classes(name):
     assert config.num_classes == row["classes"]
 
 
-def test_counting_the_largest_allocates_next_to_nothing():
-    create_model("vit_huge_patch14_224")  # what is imported on first use is not counted
+@pytest.mark.parametrize("name", ["vit_huge_patch14_392", "vit_large_patch16_384", "vit_base_patch8_224", "resnet152"])
+def test_counting_allocates_next_to_nothing(name):
+    """The largest has 2.5 GB of weights; making its blueprint and running it take 3 MB at most, mostly Python objects."""
+    count_macs(create_model("vit_digits"))  # what is imported on first use is not counted
     tracemalloc.start()
-    model = create_model("vit_huge_patch14_224")
-    assert model.num_parameters() == 632_045_800
-    assert count_macs(model) == 167_295_109_120
+    count_macs(create_model(name))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 3e6, f"{peak / 1e6:.1f} MB for a model of 2.5 GB"
+    assert peak < 3e6, f"{peak / 1e6:.1f} MB"
 
 
 def test_counts_do_not_depend_on_having_numbers(rng):
