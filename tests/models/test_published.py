@@ -71,7 +71,7 @@ def test_a_published_model_has_its_resolution_and_classes(name):
 
 @pytest.mark.parametrize("name", ["vit_huge_patch14_392", "vit_large_patch16_384", "vit_base_patch8_224", "resnet152"])
 def test_counting_allocates_next_to_nothing(name):
-    """The largest has 2.5 GB of weights; making its blueprint and running it take 3 MB at most, mostly Python objects."""
+    """The largest has 2.5 GB of weights; its blueprint, and a run of it, take 3 MB at most."""
     count_macs(create_model("vit_digits"))  # what is imported on first use is not counted
     tracemalloc.start()
     count_macs(create_model(name))
