@@ -68,7 +68,7 @@ def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     kernels = np.reshape(weight, (groups, O // groups, c, k, l)).transpose(0, 3, 4, 2, 1)
     kernels = np.reshape(kernels, (groups, k * l * c, O // groups))
     at_once = -(-_COLUMN_BUDGET // (H * W * k * l * C))  # images whose windows are laid out as columns together
-    chunks = [slice(b, b + at_once) for b in range(0, B, at_once)]
+    chunks = [slice(b, b + at_once) for b in range(0, B or 1, at_once)]
 
     def columns(chunk):
         return np.reshape(windows[:, chunk], (groups, -1, k * l * c))
@@ -123,7 +123,7 @@ def max_pool2d(x, *, size, stride=None, padding=0):
     size = per_axis(size, 2)
     bordered = pad(x, widths=((0, 0), *_borders(padding, 2), (0, 0)), value=-math.inf)
     windows = unfold(bordered, size=size, stride=size if stride is None else stride)
-    return max(reshape(windows, shape=(*windows.shape[:4], -1)), axis=-1)
+    return max(reshape(windows, shape=(*windows.shape[:4], math.prod(size))), axis=-1)
 
 
 @equation
