@@ -219,6 +219,12 @@ EXAMPLES = {
         call(normal(2, 4, 5), normal(2, 6, 5), normal(2, 6, 3), None, positive(2, 4, 6)),
         call(normal(2, 3, 4, 5), normal(2, 3, 6, 5), normal(2, 3, 6, 7), normal(3, 1, 6), positive(2, 1, 4, 6)),
     ],
+    "self_attention": [
+        call(normal(2, 4, 30), num_heads=2),
+        call(normal(2, 5, 9), normal(5, 5), num_heads=1),
+        call(normal(3, 4, 36), normal(3, 1, 4, 4), positive(3, 2, 4, 4), num_heads=2),
+        call(normal(2, 4, 18), None, positive(2, 1, 4, 4), num_heads=3),
+    ],
     "linear": [call(normal(2, 3, 4), normal(5, 4), normal(5)), call(normal(3, 4), normal(5, 4))],
     "conv2d": [
         call(normal(2, 6, 5, 3), normal(4, 3, 3, 2), normal(4)),
@@ -396,6 +402,11 @@ REFUSED = {
         refused(ValueError, "(2, 6, 7)", normal(2, 4, 5), normal(2, 6, 7), normal(2, 6, 7)),
         refused(ValueError, "(2, 5, 5)", normal(2, 4, 5), normal(2, 6, 5), normal(2, 5, 5)),
         refused(ValueError, "(3, 3)", normal(2, 4, 5), normal(2, 6, 5), normal(2, 6, 5), normal(3, 3)),
+    ],
+    "self_attention": [
+        refused(ValueError, "3·2·d", normal(2, 4, 20), num_heads=2),
+        refused(ValueError, "(4, 12)", normal(4, 12), num_heads=2),
+        refused(ValueError, "(3, 3)", normal(2, 4, 12), normal(3, 3), num_heads=2),
     ],
     "linear": [
         refused(ValueError, "(5, 6)", normal(2, 3), normal(5, 6)),

@@ -23,7 +23,7 @@ from tinyvit.equations.activation import (
     silu,
     softmax,
 )
-from tinyvit.equations.attention import scaled_dot_product_attention
+from tinyvit.equations.attention import scaled_dot_product_attention, self_attention
 from tinyvit.equations.convolution import avg_pool2d, conv2d, linear, max_pool2d
 from tinyvit.equations.loss import cross_entropy, kl_divergence, mse
 from tinyvit.equations.normalize import batch_norm, batch_norm_inference, layer_norm

@@ -117,9 +117,9 @@ def counts(model, images, *patterns, edit=None):
 
 def test_kernels_open_only_where_a_tap_is_wanted(model, images):
     alone, one, every = (counts(model, images, *p) for p in ([], ["blocks.1.attn.weights"], ["*.weights"]))
-    assert (alone["scaled_dot_product_attention"], alone["softmax"], alone["matmul"]) == (3, 0, 0)
-    assert (one["scaled_dot_product_attention"], one["softmax"], one["matmul"]) == (2, 1, 2)
-    assert (every["scaled_dot_product_attention"], every["softmax"], every["matmul"]) == (0, 3, 6)
+    assert (alone["self_attention"], alone["softmax"], alone["matmul"]) == (3, 0, 0)
+    assert (one["self_attention"], one["softmax"], one["matmul"]) == (2, 1, 2)
+    assert (every["self_attention"], every["softmax"], every["matmul"]) == (0, 3, 6)
     kernels = ("linear", "layer_norm", "gelu", "conv2d")  # they hide nothing that was asked for
     assert all(alone[k] == every[k] > 0 for k in kernels)
 
@@ -287,7 +287,7 @@ def test_of_two_models_the_captured_one_is_seen(model, images, rng):
         with listening(Ops()) as ops:
             other(images)
     assert seen["head"] is logits
-    assert (ops.calls["scaled_dot_product_attention"], ops.calls["softmax"]) == (3, 0)
+    assert (ops.calls["self_attention"], ops.calls["softmax"]) == (3, 0)
 
 
 def test_a_part_of_a_model_can_be_captured_under_its_own_names(model, images):

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyvit.equations.attention import scaled_dot_product_attention
-from tinyvit.nn.attention import merge_heads, split_heads
+from tinyvit.equations.attention import merge_heads, scaled_dot_product_attention, split_heads
 from tinyvit.nn.basic import Linear
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.primitives.contract import einsum

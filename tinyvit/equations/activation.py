@@ -65,6 +65,8 @@ def gelu(x):
 
 @gelu.kernel(analytic=True)
 def _(x):
+    if isinstance(x, np.ndarray) and x.dtype == np.float32:
+        return _gelu_single(x)
     cdf = 0.5 * (1 + special().erf(x / math.sqrt(2)))
 
     def gelu_pullback(g):
@@ -72,6 +74,53 @@ def _(x):
         return (g * (cdf + x * density),)
 
     return x * cdf, gelu_pullback
+
+
+# Φ(x) = (1 + tanh(x P(x²)))/2 for |x| ≤ 5.5, beyond which Φ is 0 or 1 in single precision. P is fitted to
+# atanh(2Φ - 1)/x for the smallest worst error: 1.5e-7 in Φ, 5.6e-7 in xΦ, where erf itself takes ten times as long.
+_NORMAL_CDF = tuple(map(np.float32, (0.797884268, 0.0363341494, -3.30267894e-05, -5.52733742e-05, 3.97407002e-06,
+                                     -1.33783187e-07, 1.81392743e-09)))  # fmt: skip
+_BLOCK = 1 << 16  # numbers that a chain of elementwise steps works on at a time, so that they stay in the cache
+
+
+def _gelu_single(x):
+    """GELU in single precision, block by block."""
+    flat = np.reshape(x, -1)
+    cdf, y = np.empty_like(flat), np.empty_like(flat)
+    blocks = [slice(i, i + _BLOCK) for i in range(0, flat.size, _BLOCK)]
+    for part in blocks:
+        cdf[part] = _normal_cdf(flat[part])
+        np.multiply(flat[part], cdf[part], out=y[part])
+
+    def gelu_pullback(g):
+        g, dx = np.reshape(g, -1), np.empty_like(flat)
+        for part in blocks:
+            slope = flat[part] * flat[part]
+            slope *= np.float32(-0.5)
+            np.exp(slope, out=slope)
+            slope *= flat[part]
+            slope *= np.float32(1 / math.sqrt(2 * math.pi))
+            slope += cdf[part]  # the derivative of x Φ(x) is Φ(x) + x φ(x)
+            np.multiply(slope, g[part], out=dx[part])
+        return (np.reshape(dx, x.shape),)
+
+    return np.reshape(y, x.shape), gelu_pullback
+
+
+def _normal_cdf(x):
+    """Φ(x) in single precision."""
+    u = np.clip(x, np.float32(-5.5), np.float32(5.5))
+    square = u * u
+    polynomial = square * _NORMAL_CDF[-1]
+    for coefficient in _NORMAL_CDF[-2:0:-1]:
+        polynomial += coefficient
+        polynomial *= square
+    polynomial += _NORMAL_CDF[0]
+    polynomial *= u
+    np.tanh(polynomial, out=polynomial)
+    polynomial += np.float32(1)
+    polynomial *= np.float32(0.5)
+    return polynomial
 
 
 @equation

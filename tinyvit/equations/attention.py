@@ -1,4 +1,4 @@
-"""Scaled dot-product attention."""
+"""Scaled dot-product attention, alone and for all heads of a layer at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from tinyvit.autodiff.op import equation
 from tinyvit.autodiff.watch import tap
 from tinyvit.equations.activation import softmax
-from tinyvit.primitives.shape import swapaxes
+from tinyvit.primitives.shape import reshape, swapaxes, transpose
 
 
 @equation(taps=("weights",))
@@ -30,19 +30,78 @@ def scaled_dot_product_attention(q, k, v, bias=None, keep=None, *, scale=None):
 @scaled_dot_product_attention.kernel(analytic=True)
 def _(q, k, v, bias=None, keep=None, *, scale=None):
     scale = _scale(q, scale)
-    scores = (q * scale) @ _t(k)
-    if bias is not None:
-        scores = scores + bias
-    weights, softmax_pullback = softmax.fast(scores)
+    weights, score_pullback = _weights(q, k, bias, scale)
     kept = weights if keep is None else weights * keep
 
     def attention_pullback(g):
         dkept = g @ _t(v)
-        (dscores,) = softmax_pullback(dkept if keep is None else dkept * keep)
+        dscores = score_pullback(dkept, keep)
         scaled = dscores * scale
         return scaled @ k, _t(scaled) @ q, lambda: _t(kept) @ g, dscores, lambda: dkept * weights
 
     return kept @ v, attention_pullback
+
+
+@equation(taps=("weights",))
+def self_attention(qkv, bias=None, keep=None, *, num_heads):
+    """The attention of all heads, side by side, from one projection of the tokens (Vaswani et al. 2017, Sec. 3.2.2).
+
+    qkv (B, N, 3·h·d), laid out [which of the three][head][d] -> (B, N, h·d); bias, keep: see above, (..., N, N)
+    """
+    q, k, v = split_heads(qkv, num_heads)
+    return merge_heads(scaled_dot_product_attention(q, k, v, bias, keep))
+
+
+@self_attention.kernel(analytic=True)
+def _(qkv, bias=None, keep=None, *, num_heads):
+    q, k, v = split_heads(qkv, num_heads)  # views: nothing is copied, here or below
+    scale = _scale(q, None)
+    weights, score_pullback = _weights(q, k, bias, scale)
+    kept = weights if keep is None else weights * keep
+    B, N, width = qkv.shape
+    y = np.empty_like(kept, shape=(B, N, width // 3), dtype=np.result_type(kept, v))
+    np.matmul(kept, v, out=_by_head(y, num_heads))
+
+    def self_attention_pullback(g):
+        g = _by_head(g, num_heads)
+        dkept = g @ _t(v)
+        dscores = score_pullback(dkept, keep)
+        scaled = dscores * scale
+        dqkv = np.empty_like(qkv, dtype=np.result_type(scaled, qkv))
+        dq, dk, dv = split_heads(dqkv, num_heads)
+        np.matmul(scaled, k, out=dq)
+        np.matmul(_t(scaled), q, out=dk)
+        np.matmul(_t(kept), g, out=dv)
+        return dqkv, dscores, lambda: dkept * weights
+
+    return y, self_attention_pullback
+
+
+def split_heads(qkv, num_heads: int):
+    """Queries, keys and values of every head, (3, B, h, N, d), from one projection (B, N, 3·h·d)."""
+    if len(qkv.shape) != 3 or qkv.shape[2] % (3 * num_heads):
+        raise ValueError(f"qkv: expected shape (B, N, 3·{num_heads}·d) for {num_heads} heads, got {qkv.shape}")
+    B, N, width = qkv.shape
+    return transpose(reshape(qkv, shape=(B, N, 3, num_heads, width // (3 * num_heads))), axes=(2, 0, 3, 1, 4))
+
+
+def merge_heads(y):
+    """The heads side by side.   (B, h, N, d) -> (B, N, h·d)"""
+    B, h, N, d = y.shape
+    return reshape(transpose(y, axes=(0, 2, 1, 3)), shape=(B, N, h * d))
+
+
+def _weights(q, k, bias, scale):
+    """``softmax(q kᵀ · scale + bias)`` on arrays, and what takes the weights' cotangent (before keep) to the scores'."""
+    scores = (q * scale) @ _t(k)
+    if bias is not None:
+        scores = scores + bias
+    weights, softmax_pullback = softmax.fast(scores)
+
+    def score_pullback(dkept, keep):
+        return softmax_pullback(dkept if keep is None else dkept * keep)[0]
+
+    return weights, score_pullback
 
 
 def _scale(q, scale):
@@ -51,3 +110,8 @@ def _scale(q, scale):
 
 def _t(x):
     return np.swapaxes(x, -1, -2)
+
+
+def _by_head(y, num_heads: int):
+    """Merged heads (B, N, h·d) seen as (B, h, N, d)."""
+    return np.swapaxes(np.reshape(y, (*y.shape[:2], num_heads, y.shape[2] // num_heads)), 1, 2)

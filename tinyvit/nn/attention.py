@@ -7,13 +7,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from tinyvit.equations.attention import scaled_dot_product_attention
+from tinyvit.equations.attention import self_attention, split_heads
 from tinyvit.nn.basic import LayerNorm, Linear, Mlp
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.nn.noise import Dropout, DropPath, keep_mask, probability
 from tinyvit.primitives.contract import einsum
-from tinyvit.primitives.shape import reshape, transpose
 
 
 class Attention(Module):
@@ -34,26 +33,20 @@ class Attention(Module):
         self.attn_drop, self.proj_drop = probability(attn_drop, "attn_drop"), Dropout(proj_drop)
 
     def forward(self, x):
-        q, k, v = self.heads(x)
-        y = scaled_dot_product_attention(q, k, v, self.position_bias(q), self.kept(q))
-        y = reshape(transpose(y, axes=(0, 2, 1, 3)), shape=(*x.shape[:2], -1))  # heads side by side again
+        qkv = self.qkv(x)
+        y = self_attention(qkv, self.position_bias(qkv), self.kept(qkv), num_heads=self.num_heads)
         return self.proj_drop(self.proj(y))
 
-    def heads(self, x):
-        """Queries, keys and values of every head, each (B, h, N, d)."""
-        B, N, _ = x.shape
-        qkv = reshape(self.qkv(x), shape=(B, N, 3, self.num_heads, self.head_dim))
-        return transpose(qkv, axes=(2, 0, 3, 1, 4))
+    def position_bias(self, qkv):
+        """What is added to the scores, (..., N, N), for where tokens stand: nothing, here."""
+        return None  # noqa: RET501 - an answer, not an omission
 
-    def position_bias(self, q):
-        """What is added to the scores for where tokens stand: nothing, here."""
-        return
-
-    def kept(self, q):
+    def kept(self, qkv):
         """The dropout mask of the weights, (B, h, N, N), in training."""
         if not (self.training and self.attn_drop):
             return None
-        return keep_mask(self.rng, (*q.shape[:3], q.shape[2]), self.attn_drop, q)
+        B, N, _ = qkv.shape
+        return keep_mask(self.rng, (B, self.num_heads, N, N), self.attn_drop, qkv)
 
 
 class RelativeAttention(Attention):
@@ -68,7 +61,8 @@ class RelativeAttention(Attention):
         table = (2 * num_tokens - 1, self.num_heads, self.head_dim)
         self.relative_pos = Parameter(trunc_normal(table, std=0.02, rng=rng))
 
-    def position_bias(self, q):
+    def position_bias(self, qkv):
+        q, _, _ = split_heads(qkv, self.num_heads)
         offsets = self.relative_pos[offset_index(q.shape[2])]  # (N, N, h, d)
         return einsum(q, offsets, spec="bhid,ijhd->bhij") / math.sqrt(self.head_dim)
 
