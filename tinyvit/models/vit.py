@@ -29,7 +29,7 @@ from tinyvit.nn.embed import (
     grid_of,
     resample_positions,
 )
-from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.init import normal, trunc_normal, xavier_uniform, zeros
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
@@ -47,6 +47,8 @@ class ViTConfig:
     fc_norm       with "avg", where the norm stands: True, after the mean (timm) · False, before it (the original)
     pos_embed     "learn" a row per token · "learn2d" a row per column and per row · "relative" per offset ·
                   "sincos" fixed · "none"
+    weight_init   "timm": every linear map normal with σ = 0.02 · "jax": by its width, as the original code does (see
+                  ``jax_initial``); narrow models need it in order to learn
     drop_rate     dropout after the positions, both layers of every MLP and every attention's projection (the paper's)
     pos_embed_at  "stem" once · "every_layer" a table per block · "every_layer_shared" the same table at every block
     """
@@ -68,12 +70,14 @@ class ViTConfig:
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    weight_init: str = "timm"
 
     def __post_init__(self):
         for field, allowed in (
             ("global_pool", ("token", "avg")),
             ("pos_embed", POSITIONS),
             ("pos_embed_at", PLACES),
+            ("weight_init", ("timm", "jax")),
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}: expected one of {allowed}, got {getattr(self, field)!r}")
@@ -105,6 +109,9 @@ class ViT(Module):
         self.norm = Identity() if after_mean else LayerNorm(c.embed_dim, rng=rng)
         self.fc_norm = LayerNorm(c.embed_dim, rng=rng) if after_mean else Identity()
         self.head = Linear(c.embed_dim, c.num_classes, rng=rng) if c.num_classes else Identity()
+        if c.weight_init == "jax" and rng is not None:
+            for name, parameter in self.named_parameters():
+                parameter.data = jax_initial(name, parameter.data, rng)
 
     def forward(self, images):
         z = self.tokens(images)
@@ -187,6 +194,22 @@ class ViT(Module):
         return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
 
 
+def jax_initial(name: str, value, rng):
+    """A parameter's initial value in the original JAX code: Xavier's for linear maps, zero for head and class token."""
+    layer = name.rpartition(".")[0].rpartition(".")[2]
+    if name.startswith("head.") or name in ("cls_token", "patch_embed.proj.bias"):
+        return zeros(value.shape, rng=rng)
+    if name == "patch_embed.proj.weight":
+        return trunc_normal(value.shape, std=math.prod(value.shape[1:]) ** -0.5, rng=rng)  # LeCun's: 1/√fan_in
+    if layer == "qkv" and value.ndim == 2:  # three maps in one matrix, each of its own width
+        return np.concatenate([xavier_uniform(part.shape, rng=rng) for part in np.split(value, 3)])
+    if layer in ("fc1", "fc2", "proj") and value.ndim == 2:
+        return xavier_uniform(value.shape, rng=rng)
+    if layer in ("fc1", "fc2"):
+        return normal(value.shape, std=1e-6, rng=rng)
+    return value
+
+
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------
 
 Ti = ViTConfig(embed_dim=192, depth=12, num_heads=3)
@@ -221,11 +244,11 @@ PUBLISHED = {
     "vit_base_patch16_nocls_224":   Published(replace(B, **GAP, class_token=False),         "ViT-B/16-gap-notoken@224"),
 }  # fmt: skip
 
-#   name                     for                     config
 SMALL = {
-    "vit_digits":   ViTConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depth=3, num_heads=4,
-                              mlp_ratio=2),
-    "vit_micro":    ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=48, depth=4, num_heads=3),
+    "vit_digits": ViTConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depth=3, num_heads=4,
+                            mlp_ratio=2, weight_init="jax"),
+    "vit_micro":  ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=48, depth=4, num_heads=3,
+                            weight_init="jax"),
 }  # fmt: skip
 
 MODEL = ViT
