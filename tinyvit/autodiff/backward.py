@@ -184,7 +184,7 @@ def _seeds(outputs, cotangents, differentiable: bool) -> list:
 def _seed(seed, like_out):
     """A cotangent in its output's library and precision: a copy, never sharing memory with what was given."""
     seed = seed * 1 if is_array(seed) else like(seed, like_out)
-    return seed if seed.dtype.kind == "c" else seed.astype(like_out.dtype)
+    return seed if seed.dtype.kind == "c" else seed.astype(like_out.dtype, copy=False)
 
 
 def backward(loss: Tensor) -> None:
