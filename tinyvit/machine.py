@@ -21,13 +21,19 @@ def blas_threads(count: int | None):
         return
     if not (isinstance(count, int) and count >= 1):
         raise ValueError(f"threads: expected a whole number of at least 1, got {count!r}")
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=count, user_api="blas"):
+    with _libraries().limit(limits=count, user_api="blas"):
         yield
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+@cache
+def _libraries():
+    """The BLAS libraries that are loaded; looking for them takes milliseconds, so it is done once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # from glibc's malloc.h
 
 
 @cache
@@ -44,4 +50,5 @@ def reuse_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 1 << 30) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    wishes = {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: 1}  # one store for all threads
+    return all(mallopt(what, value) for what, value in wishes.items())

@@ -10,7 +10,7 @@ from reference import fixture
 import tinyvit
 from tinyvit.data import Epochs, digits
 from tinyvit.nn.module import Module, Parameter
-from tinyvit.train import AdamW, classification, clipped, constant, decays, evaluate, gradient_of, training
+from tinyvit.train import AdamW, classification, clipped, constant, decays, evaluate, gradient_of, threaded, training
 
 ADAMW = {
     "adamw": ({"weight_decay": 0.1}, 0.02),
@@ -170,6 +170,60 @@ def test_epochs_know_their_length_and_shuffle_anew(rng):
     seen = [tuple(labels) for _, labels in epochs]
     assert len(epochs) == len(seen) == 6
     assert len(set(seen)) == 6
+
+
+# threads -----------------------------------------------------------------------------------
+
+
+def some_digits(rng, count):
+    return rng.random((count, 8, 8, 1)), rng.integers(0, 10, count)
+
+
+@pytest.mark.parametrize(("count", "chunk", "workers"), [(13, 4, 2), (12, 5, 3), (7, 1, 2), (3, 8, 2)])
+def test_a_batch_cut_over_threads_has_the_same_gradient(count, chunk, workers, rng):
+    model = tinyvit.create_model("vit_digits", rng=rng).astype(np.float64)
+    batch = some_digits(rng, count)
+    whole = gradient_of(classification())
+    (loss, g), (loss_cut, g_cut) = whole(model, batch), threaded(whole, workers=workers, chunk=chunk)(model, batch)
+    assert abs(loss - loss_cut) < 1e-12
+    for name, array in g.items():
+        assert np.abs(array - g_cut[name]).max() < 1e-12 * (1 + np.abs(array).max()), name
+
+
+def noisy(seed, workers):
+    rng = np.random.default_rng(seed)
+    model = tinyvit.create_model("vit_digits", rng=rng, drop_rate=0.2, drop_path_rate=0.2, attn_drop_rate=0.1)
+    batch = some_digits(rng, 24)
+    model.train(np.random.default_rng(7))
+    return threaded(gradient_of(classification()), workers=workers, chunk=4)(model, batch)
+
+
+def test_threads_repeat_their_bits_and_their_number_does_not_change_the_noise():
+    (loss, g), (again, g_again), (other, g_other) = noisy(0, 2), noisy(0, 2), noisy(0, 3)
+    assert loss == again
+    assert all(np.array_equal(g[name], g_again[name]) for name in g)
+    assert abs(loss - other) < 1e-6, "the noise depends on the number of threads"
+    assert all(np.abs(g[name] - g_other[name]).max() < 1e-4 for name in g)
+
+
+def test_a_model_in_which_samples_meet_is_not_cut(rng):
+    model = tinyvit.create_model("resnet_digits", rng=rng)
+    batch = some_digits(rng, 20)
+    whole = gradient_of(classification())
+    model.train(rng)
+    loss, g = whole(model, batch)
+    loss_cut, g_cut = threaded(whole, workers=2, chunk=4)(model, batch)
+    assert loss == loss_cut
+    assert all(np.array_equal(g[name], g_cut[name]) for name in g)
+
+
+def test_an_error_in_a_thread_reaches_the_caller(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng)
+    images, _ = some_digits(rng, 20)
+    with pytest.raises(ValueError, match="classes must lie in 0 … 9"):
+        threaded(gradient_of(classification()), workers=2, chunk=4)(model, (images, np.full(20, 11)))
+    with pytest.raises(ValueError, match="workers and chunk"):
+        threaded(gradient_of(classification()), chunk=0)
 
 
 @pytest.mark.slow

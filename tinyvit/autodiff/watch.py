@@ -1,6 +1,6 @@
 """Who is watching: recording on or off, listeners, and the modules that are running.
 
-Three facts about the running code that no argument should have to carry. They live in one ContextVar, so
+Facts about the running code that no argument should have to carry. They live in one ContextVar, so
 threads and async tasks each have their own, and every change is a ``with``.
 """
 
@@ -13,14 +13,20 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """recording: ops remember how they were made · level: how many ``grad`` calls we are inside of ·
-    listeners: captures and profiles at work · modules: the modules running now, outermost first.
-    """  # noqa: D205
+    """The facts, all of them with a value from the start.
+
+    recording  whether ops remember how they were made
+    level      how many ``grad`` calls we are inside of
+    listeners  the captures and profiles at work
+    modules    the modules running now, outermost first
+    noise      a generator in place of the modules' own, where parts of a batch run side by side
+    """
 
     recording: bool = True
     level: int = 0
     listeners: tuple = ()
     modules: tuple = ()
+    noise: object = None
 
 
 _current: ContextVar[Watch] = ContextVar("tinyvit.watch", default=Watch())  # noqa: B039 - it is frozen

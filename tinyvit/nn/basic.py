@@ -67,6 +67,8 @@ class BatchNorm(Module):
     Running statistics move by ``momentum`` towards the batch's mean and *unbiased* variance, in training mode only.
     """
 
+    mixes_batch = True
+
     def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, rng):
         self.weight, self.bias = Parameter(ones((dim,), rng=rng)), Parameter(zeros((dim,), rng=rng))
         self.running_mean, self.running_var = (

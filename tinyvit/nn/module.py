@@ -53,6 +53,7 @@ class Module:
     """
 
     rng: np.random.Generator | None = None
+    mixes_batch = False  # whether, in training, what happens to one sample depends on the others
 
     def forward(self, *inputs, **options):
         """The module's function; subclasses write it."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from tinyvit.autodiff.tensor import raw
+from tinyvit.autodiff.watch import watch
 from tinyvit.backend import like
 from tinyvit.nn.module import Module
 
 
 def keep_mask(rng: np.random.Generator, shape, rate: float, x):
     """Zeros with probability ``rate``, else 1/(1 - rate): the mean stays 1. In x's library and precision."""
-    kept = rng.random(shape) >= rate
+    kept = (watch().noise or rng).random(shape) >= rate
     return like((kept / (1 - rate)).astype(np.real(raw(x)).dtype), raw(x))
 
 
