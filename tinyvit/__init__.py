@@ -7,9 +7,7 @@ sentences), ``nn`` (things with parameters), and on top of them ``models``, ``tr
 from importlib import import_module as _import_module
 
 from tinyvit.autodiff.backward import gradients
-from tinyvit.autodiff.check import OpError, check_op
 from tinyvit.autodiff.derivatives import complex_step, grad, hessian, hvp, jvp, value_and_grad, vjp
-from tinyvit.autodiff.draw import draw
 from tinyvit.autodiff.op import constant, equation, primitive
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import no_grad, tap
@@ -30,10 +28,8 @@ from tinyvit.equations.normalize import batch_norm, batch_norm_inference, layer_
 from tinyvit.equations.resize import resize
 from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
-from tinyvit.nn.check import ModelError, check_model
 from tinyvit.nn.describe import count_macs, describe
 from tinyvit.nn.module import Buffer, Module, Parameter, Sequential, StateError, swapped
-from tinyvit.nn.profile import profile
 from tinyvit.nn.weights import WeightFileError, load_weights, save_weights
 from tinyvit.primitives.contract import einsum, matmul
 from tinyvit.primitives.elementwise import (
@@ -67,15 +63,25 @@ from tinyvit.primitives.shape import (
 
 __version__ = "0.1.0"
 
-# wings that are imported when they are first named, so that ``import tinyvit`` stays light
+# What is imported when it is first named, so that ``import tinyvit`` stays light: the wings, and tools for looking.
 _WINGS = ("analysis", "data", "models", "nn", "plots", "train")
+_TOOLS = {
+    "ModelError": "nn.check",
+    "OpError": "autodiff.check",
+    "check_model": "nn.check",
+    "check_op": "autodiff.check",
+    "draw": "autodiff.draw",
+    "profile": "nn.profile",
+}
 
 
 def __getattr__(name: str):
     if name in _WINGS:
         return _import_module(f"tinyvit.{name}")
+    if name in _TOOLS:
+        return getattr(_import_module(f"tinyvit.{_TOOLS[name]}"), name)
     raise AttributeError(f"module 'tinyvit' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*globals(), *_WINGS])
+    return sorted([*globals(), *_WINGS, *_TOOLS])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 
@@ -13,7 +12,7 @@ def write_atomically(path: Path, content: bytes) -> Path:
     It is written beside its place, flushed to disk, and moved there.
     """
     # not tempfile: its files can be read by their owner alone, and this one would stay so
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
