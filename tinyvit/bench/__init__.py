@@ -1,0 +1,29 @@
+"""The benchmark: the package and its peers on the same work, with the same weights, in turns.
+
+    for result in bench(find_workloads(["W1_train"]), repeats=5):
+        print(result.row())
+
+A workload is one entry in ``workloads.py``; how it is timed, in ``measure.py``, does not depend on which it is.
+"""
+
+from tinyvit.bench.contender import Apart, Here
+from tinyvit.bench.facts import Facts, machine_facts
+from tinyvit.bench.measure import Disagreement, Result, Times, bench, results_file, write_rows
+from tinyvit.bench.workloads import INSTALL, WORKLOADS, Workload, find_workloads
+
+__all__ = [
+    "Apart",
+    "Disagreement",
+    "Facts",
+    "Here",
+    "INSTALL",
+    "Result",
+    "Times",
+    "WORKLOADS",
+    "Workload",
+    "bench",
+    "find_workloads",
+    "machine_facts",
+    "results_file",
+    "write_rows",
+]

@@ -1,0 +1,198 @@
+"""How it is timed: contenders take turns, A B A B …, each in a process of its own.
+
+Apart from each other they have honest memory figures and no second pool of threads in their way; taking turns, they
+meet the same weather. What others did with the machine meanwhile is measured too, and told.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+
+from tinyvit.bench.contender import Apart, Turn
+from tinyvit.bench.facts import Facts, machine_facts
+from tinyvit.bench.workloads import WORKLOADS, Workload
+from tinyvit.files import make_folder, write_atomically
+
+SETTLE = 0.05  # seconds between turns, for the last one's threads to stop waiting for work
+FOREIGN = 0.12  # share of one core that others may use in a turn before it is called disturbed
+
+
+class Disagreement(ValueError):
+    """Contenders whose numbers differ: they do not do the same work, so their times cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """A contender's turns, and the most memory its process had, in MB."""
+
+    turns: tuple[Turn, ...]
+    peak_mb: float | None
+
+    @property
+    def seconds(self) -> list[float]:
+        """Seconds per step of every turn."""
+        return [turn.seconds for turn in self.turns]
+
+    @property
+    def median(self) -> float:
+        """Seconds per step."""
+        return median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """How far apart the middle half of the turns is, relative to the median."""
+        if len(self.turns) < 2:
+            return 0.0
+        low, _, high = quantiles(self.seconds, n=4, method="inclusive")
+        return (high - low) / self.median
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of one workload.
+
+    ours, peers  times · differences: of every peer's first numbers from ours, relative
+    absent       peers that could not be imported, and why
+    """
+
+    workload: Workload
+    facts: Facts
+    ours: Times
+    peers: dict[str, Times] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def ratio(self, peer: str) -> float:
+        """Our median over the peer's: below one, we are faster."""
+        return self.ours.median / self.peers[peer].median
+
+    def paired_ratio(self, peer: str) -> float:
+        """The median of the ratios of neighbouring turns; a slow drift of the machine cancels in it."""
+        return median(a / b for a, b in zip(self.ours.seconds, self.peers[peer].seconds, strict=True))
+
+    def others(self) -> tuple[float, float] | None:
+        """Cores that others used on average, and the share of turns that this disturbed; None where unknown."""
+        turns = [turn.others for times in (self.ours, *self.peers.values()) for turn in times.turns]
+        if None in turns:
+            return None
+        return float(np.mean(turns)), float(np.mean([used > FOREIGN for used in turns]))
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others used so much of the machine that the times are less sure."""
+        return bool(self.others() and self.others()[1] > 0)
+
+    def row(self) -> dict:
+        """Everything as plain numbers, for a JSON file; times in milliseconds, memory in MB."""
+        row = {"workload": self.workload.name, "threads": self.facts.threads, "blas": self.facts.blas}
+        for name, times in {"ours": self.ours, **self.peers}.items():
+            row |= {
+                f"{name}_ms": 1e3 * times.median,
+                f"{name}_min_ms": 1e3 * min(times.seconds),
+                f"{name}_spread": times.spread,
+                f"{name}_mb": times.peak_mb,
+                f"{name}_images_per_second": self.workload.batch / times.median,
+                f"{name}_turns_ms": [1e3 * s for s in times.seconds],
+            }
+        for name in self.peers:
+            against = "ratio" if name == "torch" else f"{name}_ratio"
+            row |= {against: self.ratio(name), f"{against}_of_pairs": self.paired_ratio(name)}
+            row |= {f"{name}_difference": self.differences[name]}
+        used, disturbed = self.others() or (None, None)
+        return row | {"others_cores": used, "disturbed_turns": disturbed, "machine": asdict(self.facts)}
+
+
+def results_file(path) -> Path:
+    """The path, if a file can be written there; better to know before a minute of measuring. Raises OSError."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write the results to {path}: it is a folder")
+    make_folder(path.parent)
+    return path
+
+
+def write_rows(results: Sequence[Result], path) -> Path:
+    """Write a JSON list with one row per result; whole or not at all."""
+    text = json.dumps([result.row() for result in results], indent=1)
+    return write_atomically(Path(path), (text + "\n").encode())
+
+
+# all of them --------------------------------------------------------------------------------
+
+
+def bench(workloads: Sequence[Workload] = WORKLOADS, *, facts: Facts | None = None, repeats: int = 9,
+          peers: bool = True, progress: bool = False, place=Apart) -> Iterator[Result]:  # fmt: skip
+    """Time workloads, yielding each one's result when it is there.
+
+    facts     ``machine_facts(threads)``, which also says how many threads each may use; all cores if left out
+    repeats   turns of each contender · peers: whether others than ourselves take part
+    progress  a progress bar on stderr
+    place     where contenders run: ``Apart``, each in a process of its own, or ``Here``
+
+    Peers that cannot be imported are left out and named in the result. Raises Disagreement when a peer computes
+    something else, ValueError for arguments that make no sense, ChildProcessError when a contender breaks.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats: expected at least 1, got {repeats}")
+    facts = facts or machine_facts()
+    return (_measure(workload, facts, repeats, peers, progress, place) for workload in workloads)
+
+
+def _measure(workload: Workload, facts: Facts, repeats: int, peers: bool, progress: bool, place) -> Result:
+    """One workload's result."""
+    running, absent = {}, {}
+    try:
+        running["ours"] = place(workload.ours, facts.threads)
+        for name, contender in workload.peers.items() if peers else ():
+            try:
+                running[name] = place(contender, facts.threads)
+            except ImportError as error:
+                absent[name] = str(error)
+        differences = _compared(workload, {name: c.warm_up() for name, c in running.items()})
+        turns = _in_turns(running, repeats, workload.name if progress else None)
+        times = {name: Times(tuple(turns[name]), c.peak()) for name, c in running.items()}
+    finally:
+        for contender in running.values():
+            contender.close()
+    return Result(workload, facts, times.pop("ours"), times, differences, absent)
+
+
+def _in_turns(running: dict, repeats: int, name: str | None) -> dict[str, list[Turn]]:
+    """A B A B …: the turns of each."""
+    from tqdm import tqdm
+
+    turns: dict[str, list[Turn]] = {contender: [] for contender in running}
+    for _ in tqdm(range(repeats), desc=name, disable=name is None, leave=False, dynamic_ncols=True):
+        for contender, its in turns.items():
+            time.sleep(SETTLE)
+            its.append(running[contender].turn())
+    return turns
+
+
+def _compared(workload: Workload, numbers: dict[str, list]) -> dict[str, float]:
+    """Each peer's worst difference from us in the first step. Raises Disagreement if it, or a later one, is large."""
+    ours = numbers.pop("ours")
+    for name, theirs in numbers.items():
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            allowed = workload.drift if i else workload.agreement
+            if not difference(a, b) <= allowed:
+                raise Disagreement(
+                    f"{workload.name}: {name} computes something else: at step {i + 1} its numbers differ from ours by "
+                    f"{difference(a, b):.1e}, where {allowed:.0e} is allowed; nothing was timed"
+                )
+    return {name: difference(ours[0], theirs[0]) for name, theirs in numbers.items()}
+
+
+def difference(a, b) -> float:
+    """The worst difference of two arrays relative to the largest number; infinite for other shapes."""
+    if a.shape != b.shape:
+        return math.inf
+    return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))
