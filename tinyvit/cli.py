@@ -45,12 +45,29 @@ def _parser() -> argparse.ArgumentParser:
     describe.add_argument("model", help="a name that `tinyvit models` lists")
     describe.add_argument("--depth", type=int, default=2, help="how far down the modules go (default 2)")
     describe.set_defaults(run=_describe)
+
+    bench = commands.add_parser("bench", help="how fast this machine trains a ViT, and PyTorch beside it")
+    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="W1_train, W1_forward, all (default all)")
+    bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
+    bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
+    bench.add_argument("--repeats", type=_count, default=9, metavar="N", help="turns of each contender (default 9)")
+    bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
+    bench.add_argument("--against", choices=("torch", "none"), default="torch", help="the peer (default torch)")
+    bench.add_argument("--no-torch", dest="against", action="store_const", const="none", help="--against none")
+    bench.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
+    bench.set_defaults(run=_bench)
     return parser
 
 
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a seed is a whole number, zero or more, not {text!r}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"expected a whole number, one or more, not {text!r}")
     return int(text)
 
 
@@ -101,6 +118,55 @@ def _describe(options) -> int:
 
     print(describe(create_model(options.model), depth=options.depth))
     return 0
+
+
+def _bench(options) -> int:
+    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, write_rows
+
+    workloads = find_workloads([*options.workloads, *options.workload])
+    path = options.json and results_file(options.json)
+    facts = machine_facts(options.threads)
+    _print_facts(facts)
+    results = []
+    for result in bench(workloads, facts=facts, repeats=options.repeats, peers=options.against != "none",
+                        progress=not options.quiet):  # fmt: skip
+        _print_result(result)
+        results.append(result)
+        if path:
+            write_rows(results, path)  # after each, so that what is finished is kept
+    if path:
+        print(f"\nThe numbers, turn by turn: {path}")
+    return 0
+
+
+def _print_facts(facts) -> None:
+    print(f"{facts.cpu}, {facts.cores} cores, {facts.threads} threads used")
+    print(f"{facts.blas}: {facts.gemm_gflops:.0f} GFLOP/s in a float32 product of 1024×1024")
+    print(" · ".join(f"{name}={value}" for name, value in facts.environment.items()) or "no OPENBLAS_… variable is set")
+    print(" · ".join(f"{name} {version}" for name, version in facts.versions.items()))
+
+
+def _print_result(result) -> None:
+    from tinyvit.bench import INSTALL
+
+    everyone = {"tinyvit": result.ours, **result.peers}
+    print(f"\n{result.workload.name}: {result.workload.about}\n")
+    _table(
+        ("", *everyone),
+        ("ms, median of the turns", *(f"{1e3 * t.median:.1f}" for t in everyone.values())),
+        ("ms, least", *(f"{1e3 * min(t.seconds):.1f}" for t in everyone.values())),
+        ("spread of the middle half", *(f"{t.spread:.1%}" for t in everyone.values())),
+        ("images a second", *(f"{result.workload.batch / t.median:.0f}" for t in everyone.values())),
+        ("peak memory, MB", *("?" if t.peak_mb is None else f"{t.peak_mb:.0f}" for t in everyone.values())),
+    )
+    for name in result.peers:
+        print(f"\ntinyvit / {name}: {result.ratio(name):.2f} of medians, {result.paired_ratio(name):.2f} by pairs of "
+              f"turns; first numbers differ by {result.differences[name]:.1e}")  # fmt: skip
+    for name, why in result.absent.items():
+        print(f"\n{name} is not measured ({why}); {INSTALL[name]}")
+    if result.disturbed:
+        used, share = result.others()
+        print(f"\nOthers used {used:.2f} cores meanwhile, and disturbed {share:.0%} of the turns: read with care.")
 
 
 def _table(*rows: tuple[str, ...]) -> None:
