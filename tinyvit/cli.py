@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +57,25 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--no-torch", dest="against", action="store_const", const="none", help="--against none")
     bench.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
     bench.set_defaults(run=_bench)
+
+    exercises = commands.add_parser("exercises", help="functions to write yourself, graded by pytest, with hints")
+    _add_exercises(exercises.add_subparsers(metavar="ACTION", required=True))
     return parser
+
+
+def _add_exercises(actions) -> None:
+    listing = actions.add_parser("list", help="which exercises there are")
+    listing.set_defaults(run=_list_exercises)
+
+    start = actions.add_parser("start", help="write the files to work in; nothing that is there is written over")
+    start.add_argument("folder", metavar="DIR", help="where to; made if it is not there")
+    start.add_argument("--only", nargs="+", metavar="NUMBER", help="some exercises, not all: --only 04 05")
+    start.set_defaults(run=_start_exercises)
+
+    hint = actions.add_parser("hint", help="a question, the formula, or the term that is usually missing")
+    hint.add_argument("number", metavar="NUMBER", help="of the exercise: 04")
+    hint.add_argument("level", metavar="LEVEL", type=_count, nargs="?", default=1, help="1, 2 or 3 (default 1)")
+    hint.set_defaults(run=_hint)
 
 
 def _seed(text: str) -> int:
@@ -167,6 +186,35 @@ def _print_result(result) -> None:
     if result.disturbed:
         used, share = result.others()
         print(f"\nOthers used {used:.2f} cores meanwhile, and disturbed {share:.0%} of the turns: read with care.")
+        for name in result.peers:
+            calm = result.undisturbed(name)
+            print(f"tinyvit / {name} in the {len(calm)} undisturbed pairs: {median(calm):.2f}" if calm else
+                  f"tinyvit / {name}: no pair of turns was undisturbed")  # fmt: skip
+
+
+def _list_exercises(options) -> int:
+    from tinyvit.exercises.course import exercises
+
+    for exercise in exercises().values():
+        needs = f"  (after {', '.join(f'{n:02d}' for n in exercise.needs)})" if exercise.needs else ""
+        print(f"{exercise.code}  {exercise.title}{needs}")
+    return 0
+
+
+def _start_exercises(options) -> int:
+    from tinyvit.exercises.course import start
+
+    for path in start(Path(options.folder), options.only):
+        print(f"wrote {path}")
+    print(f"\nWrite the functions in these files, then run:  pytest {options.folder}")
+    return 0
+
+
+def _hint(options) -> int:
+    from tinyvit.exercises.course import hint
+
+    print(hint(options.number, options.level))
+    return 0
 
 
 def _table(*rows: tuple[str, ...]) -> None:
