@@ -82,6 +82,7 @@ def test_ratios_spread_and_the_work_of_others_by_hand():
     assert result.paired_ratio("torch") == 1.0  # of 1/2, 2, 1
     assert result.others() == pytest.approx((0.1, 1 / 6))
     assert result.disturbed
+    assert result.undisturbed("torch") == (2, 0.75)  # of 1/2 and 1
     row = {name: value for name, value in result.row().items() if not isinstance(value, list | dict)}
     expected = {"workload": "tiny", "threads": 2, "blas": "a BLAS, auto", "ours_ms": 2000.0, "torch_ms": 2000.0}
     assert row.items() >= (expected | {"ratio": 1.0, "ours_mb": 100.0, "torch_mb": None}).items()

@@ -187,9 +187,8 @@ def _print_result(result) -> None:
         used, share = result.others()
         print(f"\nOthers used {used:.2f} cores meanwhile, and disturbed {share:.0%} of the turns: read with care.")
         for name in result.peers:
-            calm = result.undisturbed(name)
-            print(f"tinyvit / {name} in the {len(calm)} undisturbed pairs: {median(calm):.2f}" if calm else
-                  f"tinyvit / {name}: no pair of turns was undisturbed")  # fmt: skip
+            pairs, ratio = result.undisturbed(name)
+            print(f"tinyvit / {name} in the {pairs} undisturbed pairs" + (f": {ratio:.2f}" if pairs else ""))
 
 
 def _list_exercises(options) -> int:

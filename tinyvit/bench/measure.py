@@ -78,12 +78,18 @@ class Result:
         """The median of the ratios of neighbouring turns; a slow drift of the machine cancels in it."""
         return median(a / b for a, b in zip(self.ours.seconds, self.peers[peer].seconds, strict=True))
 
+    def undisturbed(self, peer: str) -> tuple[int, float | None]:
+        """How many pairs of neighbouring turns others left alone, and the median of the ratios in those."""
+        pairs = zip(self.ours.turns, self.peers[peer].turns, strict=True)
+        calm = [a.seconds / b.seconds for a, b in pairs if not (disturbed(a) or disturbed(b))]
+        return len(calm), median(calm) if calm else None
+
     def others(self) -> tuple[float, float] | None:
         """Cores that others used on average, and the share of turns that this disturbed; None where unknown."""
-        turns = [turn.others for times in (self.ours, *self.peers.values()) for turn in times.turns]
-        if None in turns:
+        turns = [turn for times in (self.ours, *self.peers.values()) for turn in times.turns]
+        if any(turn.others is None for turn in turns):
             return None
-        return float(np.mean(turns)), float(np.mean([used > FOREIGN for used in turns]))
+        return float(np.mean([turn.others for turn in turns])), float(np.mean([disturbed(turn) for turn in turns]))
 
     @property
     def disturbed(self) -> bool:
@@ -101,13 +107,19 @@ class Result:
                 f"{name}_mb": times.peak_mb,
                 f"{name}_images_per_second": self.workload.batch / times.median,
                 f"{name}_turns_ms": [1e3 * s for s in times.seconds],
+                f"{name}_turns_others_cores": [turn.others for turn in times.turns],
             }
         for name in self.peers:
             against = "ratio" if name == "torch" else f"{name}_ratio"
             row |= {against: self.ratio(name), f"{against}_of_pairs": self.paired_ratio(name)}
-            row |= {f"{name}_difference": self.differences[name]}
+            row |= {f"{against}_undisturbed": self.undisturbed(name)[1], f"{name}_difference": self.differences[name]}
         used, disturbed = self.others() or (None, None)
         return row | {"others_cores": used, "disturbed_turns": disturbed, "machine": asdict(self.facts)}
+
+
+def disturbed(turn: Turn) -> bool:
+    """Whether others used more of the machine in a turn than can be passed over; never where that is unknown."""
+    return turn.others is not None and turn.others > FOREIGN
 
 
 def results_file(path) -> Path:
