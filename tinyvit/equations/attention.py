@@ -92,7 +92,7 @@ def merge_heads(y):
 
 
 def _weights(q, k, bias, scale):
-    """``softmax(q kᵀ · scale + bias)`` on arrays, and what takes the weights' cotangent (before keep) to the scores'."""
+    """``softmax(q kᵀ · scale + bias)`` on arrays, and what takes the weights' cotangent to the scores'."""
     scores = (q * scale) @ _t(k)
     if bias is not None:
         scores = scores + bias
