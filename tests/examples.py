@@ -106,8 +106,30 @@ def words(*shape):
     return maker("words")(lambda rng: np.full(shape, "word"))
 
 
+def boxes(*shape):
+    """Boxes (..., 4) of some width and height, around zero."""
+
+    @maker(f"{shape}boxes")
+    def make(rng):
+        corner, size = rng.uniform(-3, 3, (*shape[:-1], 2)), rng.uniform(0.5, 4, (*shape[:-1], 2))
+        return np.concatenate([corner, corner + size], -1)
+
+    return make
+
+
+def signs(*shape):
+    """Zeros and ones, as numbers."""
+    return maker(f"{shape}0|1")(lambda rng: np.resize([1.0, 0.0, 0.0], shape))
+
+
+def spread(*shape):
+    """Numbers between -8 and 8."""
+    return maker(f"{shape}±8")(lambda rng: rng.uniform(-8, 8, shape))
+
+
 TABLE = np.array([[0, 3, 1], [2, 3, 0]])  # an index table with a row named twice
 MASK = np.array([True, False, True, True])
+SEEN = np.array([[True, True, False, True, False, True], [False] * 6])[:, None]  # of six keys; the second row: of none
 
 UNARY = [call(normal(2, 3, 5)), call(normal())]
 MIXED = [call(normal(2, 3, 5), normal(3, 1)), call(normal(4), normal(2, 1, 4)), call(normal(2, 3), 0.7),
@@ -178,6 +200,8 @@ EXAMPLES = {
     "exp": UNARY,
     "log": [call(positive(2, 3, 5)), call(positive())],
     "sqrt": [call(positive(2, 3, 5)), call(positive())],
+    "expm1": UNARY,
+    "log1p": [call(positive(2, 3, 5)), call(positive())],
     "sin": UNARY,
     "cos": UNARY,
     "tanh": UNARY,
@@ -190,6 +214,7 @@ EXAMPLES = {
     "maximum": [call(apart(2, 3, 5), 0.005), call(apart(2, 3, 5), zeros(3, 1))],
     "minimum": [call(apart(2, 3, 5), 0.005), call(zeros(3, 1), apart(2, 3, 5))],
     "absolute": [call(apart(2, 3, 5))],
+    "clip": [call(apart(2, 3, 5), low=-0.205, high=0.105), call(apart(4), high=0.0), call(normal(2, 3))],
     "relu": [call(apart(2, 3, 5))],
     # primitives: reduce, contract
     "sum": [call(normal(2, 3, 5)), call(normal(2, 3, 5), axis=1), call(normal(2, 3, 5), axis=(0, -1), keepdims=True)],
@@ -213,13 +238,27 @@ EXAMPLES = {
     "sigmoid": UNARY,
     "silu": UNARY,
     "quick_gelu": UNARY,
+    "softplus": [call(spread(2, 3, 5)), call(normal()), call(zeros(2))],
+    "log_sigmoid": [call(spread(2, 3, 5)), call(normal()), call(zeros(2))],
+    "elu": [call(spread(2, 3, 5)), call(normal(), alpha=0.7)],
+    "leaky_relu": [call(apart(2, 3, 5)), call(normal(), slope=0.2)],
+    "relu6": [call(spread(2, 3, 5)), call(normal())],
+    "hardswish": [call(spread(2, 3, 5)), call(normal())],
     "scaled_dot_product_attention": [
         call(normal(2, 3, 4, 5), normal(2, 3, 6, 5), normal(2, 3, 6, 7)),
         call(normal(2, 3, 4, 5), normal(2, 1, 6, 5), normal(3, 6, 7), normal(3, 4, 6), scale=0.7),
         call(normal(2, 4, 5), normal(2, 6, 5), normal(2, 6, 3), None, positive(2, 4, 6)),
         call(normal(2, 3, 4, 5), normal(2, 3, 6, 5), normal(2, 3, 6, 7), normal(3, 1, 6), positive(2, 1, 4, 6)),
+        call(normal(2, 4, 5), normal(2, 6, 5), normal(2, 6, 3), SEEN),
+    ],
+    "multi_head_attention": [
+        call(normal(2, 3, 8), normal(2, 5, 8), normal(2, 5, 8), normal(24, 8), normal(24), normal(8, 8), normal(8),
+             num_heads=2),
+        call(normal(2, 3, 6), normal(2, 6, 6), normal(2, 6, 6), normal(18, 6), None, normal(6, 6), None,
+             SEEN[:, None], positive(2, 3, 3, 6), num_heads=3),
     ],
     "self_attention": [
+        call(normal(2, 6, 18), SEEN[:, None], num_heads=3),
         call(normal(2, 4, 30), num_heads=2),
         call(normal(2, 5, 9), normal(5, 5), num_heads=1),
         call(normal(3, 4, 36), normal(3, 1, 4, 4), positive(3, 2, 4, 4), num_heads=2),
@@ -232,18 +271,79 @@ EXAMPLES = {
         call(normal(2, 9, 8, 3), normal(3, 1, 3, 2), stride=2, padding=2, dilation=(2, 3), groups=3),
         call(normal(3, 5, 6, 2), normal(4, 2, 2, 3), padding=((0, 1), (2, 1))),
     ],
-    "max_pool2d": [call(apart(2, 6, 5, 3), size=(2, 3)), call(apart(2, 7, 8, 3), size=3, stride=2, padding=1)],
-    "avg_pool2d": [call(normal(2, 6, 5, 3), size=(2, 3)), call(normal(2, 7, 8, 3), size=3, stride=2, padding=1)],
+    "conv1d": [
+        call(normal(2, 7, 3), normal(4, 3, 2), normal(4)),
+        call(normal(2, 9, 4), normal(6, 2, 3), stride=2, padding=(2,), dilation=2, groups=2),
+    ],
+    "conv3d": [
+        call(normal(2, 3, 5, 4, 2), normal(3, 2, 2, 3, 1), normal(3)),
+        call(normal(2, 4, 6, 5, 4), normal(6, 2, 3, 2, 2), normal(6), stride=(1, 2, 1), padding=(1, 0, 2),
+             dilation=(1, 2, 1), groups=2),
+    ],
+    "conv_transpose2d": [
+        call(normal(2, 4, 5, 3), normal(3, 4, 2, 3), normal(4)),
+        call(normal(2, 3, 5, 4), normal(4, 3, 3, 2), normal(6), stride=(2, 3), padding=1, output_padding=(1, 0),
+             dilation=(1, 2), groups=2),
+        call(normal(3, 2, 3, 2), normal(2, 1, 2, 2), stride=2, padding=((0, 1), (1, 0))),
+    ],
+    "max_pool2d": [
+        call(apart(2, 6, 5, 3), size=(2, 3)),
+        call(apart(2, 7, 8, 3), size=3, stride=2, padding=1),
+        call(apart(2, 8, 7, 3), size=(3, 2), stride=(3, 2), padding=(1, 0), ceil_mode=True),
+    ],
+    "avg_pool2d": [
+        call(normal(2, 6, 5, 3), size=(2, 3)),
+        call(normal(2, 7, 8, 3), size=3, stride=2, padding=1),
+        call(normal(2, 7, 8, 3), size=3, stride=2, padding=(1, 0), count_include_pad=False),
+        call(normal(2, 8, 7, 3), size=(3, 2), stride=(3, 2), padding=(1, 0), ceil_mode=True),
+        call(normal(2, 8, 7, 3), size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+    ],
+    "adaptive_avg_pool2d": [call(normal(2, 7, 5, 3), size=(3, 2)), call(normal(2, 3, 4, 5), size=6)],
+    "adaptive_max_pool2d": [call(apart(2, 7, 5, 3), size=(3, 2)), call(apart(2, 3, 4, 5), size=6)],
     "cross_entropy": [
         call(normal(4, 5), classes(5, 4)),
         call(normal(2, 3, 5), classes(5, 2, 3), smoothing=0.1, reduction="none"),
         call(normal(4, 5), shares(4, 5), smoothing=0.3, reduction="sum"),
+        call(normal(4, 5), np.array([3, -1, 0, 3]), positive(5), ignore_index=-1, smoothing=0.1),
+        call(normal(4, 5), shares(4, 5), positive(5)),
+    ],
+    "nll": [
+        call(log_shares(4, 5), classes(5, 4)),
+        call(log_shares(2, 3, 5), np.array([[0, 7, 2], [4, 7, 1]]), positive(5), ignore_index=7),
+        call(log_shares(4, 5), classes(5, 4), positive(5), reduction="none"),
+    ],
+    "distillation": [call(normal(4, 5), normal(4, 5)), call(normal(4, 5), normal(4, 5), tau=3.0, reduction="elements")],
+    "soft_distillation": [
+        call(normal(4, 5), normal(4, 5), classes(5, 4)),
+        call(normal(4, 5), normal(4, 5), shares(4, 5), tau=1.0, lam=0.5, reduction="elements"),
+    ],
+    "hard_distillation": [call(normal(4, 5), apart(4, 5), classes(5, 4))],
+    "bce_with_logits": [call(spread(2, 3, 5), signs(2, 3, 5)), call(normal(4), shares(4), reduction="none")],
+    "sigmoid_focal": [
+        call(normal(2, 3, 5), signs(2, 3, 5)),
+        call(normal(4, 5), shares(4, 5), alpha=None, gamma=1.5, reduction="none"),
+        call(normal(4), signs(4), gamma=0.0, reduction="sum"),
+    ],
+    "dice": [call(shares(4, 5), signs(4, 5)), call(shares(2, 3, 5), signs(2, 3, 5), eps=0.1, reduction="none")],
+    "l1": [call(apart(2, 3, 5), 0.005), call(apart(2, 3), zeros(3), reduction="sum")],
+    "huber": [call(apart(2, 3, 5), zeros(3, 5), delta=0.205), call(normal(4), normal(4), reduction="none")],
+    "smooth_l1": [call(apart(2, 3, 5), zeros(3, 5), beta=0.205), call(apart(4), zeros(4), beta=0.0, reduction="sum")],
+    "giou_loss": [call(boxes(5, 4), boxes(5, 4)), call(boxes(2, 3, 4), boxes(3, 4), reduction="none")],
+    "box_iou": [call(boxes(5, 4), boxes(5, 4)), call(boxes(3, 1, 4), boxes(2, 4))],
+    "box_giou": [call(boxes(5, 4), boxes(5, 4)), call(boxes(3, 1, 4), boxes(2, 4))],
+    "encode_boxes": [call(boxes(5, 4), boxes(5, 4)), call(boxes(2, 3, 4), boxes(3, 4), weights=(10.0, 10.0, 5.0, 5.0))],
+    "decode_boxes": [call(normal(5, 4), boxes(5, 4)), call(spread(2, 3, 4), boxes(3, 4), weights=(2.0, 3.0, 1.0, 5.0))],
+    "roi_align": [
+        call(normal(2, 6, 5, 3), boxes(4, 4), np.array([1, 0, 1, 1]), size=(3, 2)),
+        call(normal(2, 6, 5, 3), boxes(4, 4), np.array([1, 1, 1, 1]), size=2, scale=0.5, sampling=2, aligned=False),
+        call(normal(2, 4, 5, 3), boxes(3, 4), np.array([0, 0, 1]), size=(2, 3), scale=2.0, zero_outside=False),
     ],
     "mse": [call(normal(2, 3, 5), normal(2, 3, 5)), call(normal(2, 3), normal(3), reduction="sum"),
             call(normal(2, 3), normal(2, 3), reduction="none")],
     "kl_divergence": [
         call(log_shares(4, 5), shares(4, 5)),
         call(log_shares(2, 3, 5), shares(2, 3, 5), reduction="none"),
+        call(log_shares(2, 3, 5), shares(2, 3, 5), reduction="elements"),
     ],
     "layer_norm": [
         call(normal(2, 3, 5), normal(5), normal(5)),
@@ -256,11 +356,26 @@ EXAMPLES = {
         call(normal(6, 5), normal(5), positive(5), normal(5), normal(5)),
         call(normal(2, 3, 4, 5), normal(5), positive(5)),
     ],
+    "group_norm": [
+        call(normal(2, 3, 5, 6), normal(6), normal(6), groups=2),
+        call(normal(2, 6), groups=2, eps=0.3),
+        call(normal(2, 3, 4, 5, 6), None, normal(6), groups=3),
+    ],
+    "instance_norm": [call(normal(2, 3, 5, 4), normal(4), normal(4)), call(normal(2, 5, 4), eps=0.3)],
+    "rms_norm": [call(normal(2, 3, 5), normal(5)), call(normal(2, 5), eps=0.3)],
+    "weight_standardise": [call(normal(4, 3, 2, 5)), call(normal(4, 6), eps=0.3)],
     "resize": [
         call(normal(2, 4, 3, 5), size=(7, 8)),
         call(normal(2, 7, 6, 3), size=(3, 5), mode="bicubic", antialias=True),
         call(normal(2, 4, 5, 3), size=(6, 3), mode="bicubic", align_corners=True),
         call(normal(2, 4, 5, 3), size=(6, 3), mode="nearest"),
+        call(normal(2, 4, 5, 3), scale=(1.6, 0.7), mode="bicubic"),
+    ],
+    "pixel_shuffle": [call(normal(2, 3, 4, 8), factor=2), call(normal(2, 3, 4, 9), factor=3)],
+    "embedding": [call(classes(4, 2, 3), normal(4, 5)), call(np.array(2), normal(4, 5)), call(TABLE, normal(4, 5))],
+    "grid_sample": [
+        call(normal(2, 6, 5, 3), normal(2, 3, 4, 2)),
+        call(normal(2, 4, 5, 3), shares(2, 4, 3, 2), align_corners=True),
     ],
 }  # fmt: skip
 
@@ -275,6 +390,23 @@ def binary():
 def unary():
     return [refused(TypeError, "<U4", words(2)), refused(TypeError, "argument"),
             refused(TypeError, "unexpected argument 'axes'", normal(2), axes=1)]  # fmt: skip
+
+
+def adaptive():
+    return [refused(ValueError, "at least one part", normal(2, 5, 4, 3), size=(0, 2)),
+            refused(ValueError, "(5, 4, 3)", normal(5, 4, 3), size=2),
+            refused(ValueError, "per spatial axis", normal(2, 5, 4, 3), size=(1, 2, 3))]  # fmt: skip
+
+
+def overlap():
+    return [refused(ValueError, "got (5, 3)", boxes(5, 4), normal(5, 3)),
+            refused(ValueError, "got ()", normal(), boxes(3, 4)),
+            refused(ValueError, "(2, 4)", boxes(2, 4), boxes(3, 4))]  # fmt: skip
+
+
+def distance():
+    return [APART, refused(ValueError, "reduction", normal(2, 5), normal(2, 5), reduction="average"),
+            refused(TypeError, "argument", normal(2))]  # fmt: skip
 
 
 REFUSED = {
@@ -358,8 +490,9 @@ REFUSED = {
         refused(TypeError, "shape", normal(2, 3, 5, 4)),
     ],
     **{name: binary() for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")},
-    **{name: unary() for name in ("negative", "exp", "log", "sqrt", "sin", "cos", "tanh", "erf", "absolute", "relu",
-                                  "gelu", "gelu_tanh", "sigmoid", "silu", "quick_gelu")},
+    **{name: unary() for name in ("negative", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf",
+                                  "absolute", "clip", "relu", "gelu", "gelu_tanh", "sigmoid", "silu", "quick_gelu",
+                                  "softplus", "log_sigmoid", "elu", "leaky_relu", "relu6", "hardswish")},
     "power": [
         refused(TypeError, "exponent", normal(2)),
         refused(TypeError, "<U4", words(2), exponent=3),
@@ -408,6 +541,15 @@ REFUSED = {
         refused(ValueError, "(4, 12)", normal(4, 12), num_heads=2),
         refused(ValueError, "(3, 3)", normal(2, 4, 12), normal(3, 3), num_heads=2),
     ],
+    "multi_head_attention": [
+        refused(ValueError, "got (18, 8)", *[normal(2, 3, 8)] * 3, normal(18, 8), None, normal(8, 8), None,
+                num_heads=2),
+        refused(ValueError, "3 heads", *[normal(2, 3, 8)] * 3, normal(24, 8), None, normal(8, 8), None, num_heads=3),
+        refused(ValueError, "(2, 3, 6)", normal(2, 3, 8), normal(2, 3, 6), normal(2, 3, 8), normal(24, 8), None,
+                normal(8, 8), None, num_heads=2),
+        refused(ValueError, "(4, 5)", *[normal(2, 3, 8)] * 3, normal(24, 8), None, normal(8, 8), None,
+                normal(4, 5), num_heads=2),
+    ],
     "linear": [
         refused(ValueError, "(5, 6)", normal(2, 3), normal(5, 6)),
         refused(ValueError, "(4,)", normal(2, 3), normal(5, 3), normal(4)),
@@ -422,6 +564,25 @@ REFUSED = {
         refused(ValueError, "(7,)", normal(2, 6, 5, 4), normal(6, 4, 3, 3), normal(7)),
         refused(ValueError, "per spatial axis", normal(2, 6, 5, 4), normal(6, 4, 3, 3), stride=(1, 1, 1)),
     ],
+    "conv1d": [
+        refused(ValueError, "channels", normal(2, 6, 4), normal(6, 3, 3)),
+        refused(ValueError, "(B, L, C)", normal(2, 6, 5, 4), normal(6, 4, 3)),
+        refused(ValueError, "larger", normal(2, 3, 4), normal(6, 4, 4)),
+        refused(ValueError, "per spatial axis", normal(2, 6, 4), normal(6, 4, 3), padding=(1, 1)),
+    ],
+    "conv3d": [
+        refused(ValueError, "channels", normal(2, 4, 6, 5, 4), normal(6, 3, 3, 3, 3)),
+        refused(ValueError, "(B, T, H, W, C)", normal(2, 6, 5, 4), normal(6, 4, 3, 3, 3)),
+        refused(ValueError, "groups", normal(2, 4, 6, 5, 4), normal(5, 2, 3, 3, 3), groups=2),
+    ],
+    "conv_transpose2d": [
+        refused(ValueError, "(3, 6, 2, 2)", normal(2, 5, 3, 4), normal(3, 6, 2, 2)),
+        refused(ValueError, "groups=3", normal(2, 5, 3, 4), normal(4, 6, 2, 2), groups=3),
+        refused(ValueError, "(B, H, W, C)", normal(5, 3, 4), normal(4, 6, 2, 2)),
+        refused(ValueError, "(7,)", normal(2, 5, 3, 4), normal(4, 6, 2, 2), normal(7)),
+    ],
+    "adaptive_avg_pool2d": adaptive(),
+    "adaptive_max_pool2d": adaptive(),
     "max_pool2d": [
         refused(ValueError, "larger", normal(2, 3, 5, 4), size=4),
         refused(ValueError, "per spatial axis", normal(2, 3, 5, 4), size=(2, 2, 2)),
@@ -441,10 +602,42 @@ REFUSED = {
         refused(ValueError, "expected classes of shape (2,)", normal(2, 5), classes(5, 3)),
         refused(ValueError, "reduction", normal(2, 5), classes(5, 2), reduction="average"),
     ],
-    "mse": [
-        APART,
+    "nll": [
+        refused(ValueError, "0 … 4", log_shares(2, 5), maker("5")(lambda rng: np.array([0, 5])), ignore_index=-1),
+        refused(ValueError, "expected classes of shape (2,)", log_shares(2, 5), classes(5, 3)),
+        refused(ValueError, "(4,)", log_shares(2, 5), classes(5, 2), positive(4)),
+    ],
+    **{name: distance() for name in ("mse", "l1", "huber", "smooth_l1", "bce_with_logits", "sigmoid_focal")},
+    "dice": [
+        refused(ValueError, "(2, 5) and (2, 4)", shares(2, 5), shares(2, 4)),
+        refused(ValueError, "() and ()", normal(), normal()),
+        refused(ValueError, "reduction", shares(2, 5), shares(2, 5), reduction="average"),
+    ],
+    "distillation": [
+        refused(ValueError, "(2, 5) and (2, 4)", normal(2, 5), normal(2, 4)),
         refused(ValueError, "reduction", normal(2, 5), normal(2, 5), reduction="average"),
-        refused(TypeError, "argument", normal(2)),
+        refused(TypeError, "unexpected argument 'temperature'", normal(2, 5), normal(2, 5), temperature=2.0),
+    ],
+    "soft_distillation": [
+        refused(ValueError, "(2, 5) and (2, 4)", normal(2, 5), normal(2, 4), classes(5, 2)),
+        refused(ValueError, "0 … 4", normal(2, 5), normal(2, 5), np.array([0, 5])),
+        refused(ValueError, "reduction", normal(2, 5), normal(2, 5), classes(5, 2), reduction="average"),
+    ],
+    "hard_distillation": [
+        refused(ValueError, "expected classes of shape (2,)", normal(2, 5), normal(3, 5), classes(5, 2)),
+        refused(ValueError, "0 … 4", normal(2, 5), normal(2, 5), np.array([0, 5])),
+        refused(TypeError, "argument", normal(2, 5), normal(2, 5)),
+    ],
+    "giou_loss": [*overlap(), refused(ValueError, "reduction", boxes(5, 4), boxes(5, 4), reduction="average")],
+    "box_iou": overlap(),
+    "box_giou": overlap(),
+    "encode_boxes": overlap(),
+    "decode_boxes": overlap(),
+    "roi_align": [
+        refused(ValueError, "(B, H, W, C)", normal(6, 5, 3), boxes(4, 4), classes(1, 4), size=2),
+        refused(ValueError, "(4, 5)", normal(2, 6, 5, 3), normal(4, 5), classes(2, 4), size=2),
+        refused(ValueError, "(3,)", normal(2, 6, 5, 3), boxes(4, 4), classes(2, 3), size=2),
+        refused(ValueError, "0 … 1", normal(2, 6, 5, 3), boxes(2, 4), np.array([0, 2]), size=2),
     ],
     "kl_divergence": [
         refused(ValueError, "(2, 3)", normal(2, 3), shares(4, 5)),
@@ -461,6 +654,27 @@ REFUSED = {
         refused(ValueError, "(4,)", normal(2, 3), None, normal(4)),
         refused(TypeError, "unexpected argument 'momentum'", normal(2, 3), momentum=0.1),
     ],
+    "group_norm": [
+        refused(ValueError, "groups=4", normal(2, 3, 6), groups=4),
+        refused(ValueError, "(5,)", normal(2, 3, 6), normal(5), groups=2),
+        refused(ValueError, "(6,)", normal(6), groups=2),
+        refused(TypeError, "groups", normal(2, 3, 6)),
+    ],
+    "instance_norm": [
+        refused(ValueError, "(5,)", normal(2, 3, 6), normal(5)),
+        refused(ValueError, "(6,)", normal(6)),
+        refused(TypeError, "unexpected argument 'momentum'", normal(2, 3, 6), momentum=0.1),
+    ],
+    "rms_norm": [
+        refused(ValueError, "(4,)", normal(2, 3), normal(4)),
+        refused(TypeError, "unexpected argument 'axis'", normal(2, 3), axis=1),
+        refused(TypeError, "argument", normal(2, 3), normal(3), normal(3)),
+    ],
+    "weight_standardise": [
+        refused(ValueError, "(4,)", normal(4)),
+        refused(TypeError, "argument", normal(4, 3), normal(4)),
+        refused(TypeError, "unexpected argument 'gain'", normal(4, 3), gain=2.0),
+    ],
     "batch_norm_inference": [
         refused(ValueError, "(4,)", normal(2, 3), normal(4), positive(3)),
         refused(ValueError, "(4,)", normal(2, 3), normal(3), positive(4)),
@@ -470,7 +684,25 @@ REFUSED = {
         refused(ValueError, "mode", normal(2, 4, 5, 3), size=(6, 3), mode="cubic"),
         refused(ValueError, "(B, H, W, C)", normal(4, 5, 3), size=(6, 3)),
         refused(ValueError, "size", normal(2, 4, 5, 3), size=(0, 3)),
-        refused(TypeError, "size", normal(2, 4, 5, 3)),
+        refused(ValueError, "either size or scale", normal(2, 4, 5, 3)),
+        refused(ValueError, "either size or scale", normal(2, 4, 5, 3), size=(6, 3), scale=2),
+        refused(ValueError, "(0, 1)", normal(2, 4, 5, 3), scale=0.2),
+    ],
+    "pixel_shuffle": [
+        refused(ValueError, "(2, 3, 4, 6)", normal(2, 3, 4, 6), factor=2),
+        refused(ValueError, "(3, 4, 8)", normal(3, 4, 8), factor=2),
+        refused(TypeError, "factor", normal(2, 3, 4, 8)),
+    ],
+    "embedding": [
+        refused(ValueError, "0 … 3", np.array([0, 4]), normal(4, 5)),
+        refused(ValueError, "0 … 3", np.array([0, -1]), normal(4, 5)),
+        refused(ValueError, "(4, 5, 6)", np.array([0, 1]), normal(4, 5, 6)),
+        refused(ValueError, "float64", normal(2), normal(4, 5)),
+    ],
+    "grid_sample": [
+        refused(ValueError, "(B, H, W, C)", normal(4, 5, 3), normal(2, 3, 4, 2)),
+        refused(ValueError, "(2, 3, 4, 3)", normal(2, 4, 5, 3), normal(2, 3, 4, 3)),
+        refused(ValueError, "(3, 3, 4, 2)", normal(2, 4, 5, 3), normal(3, 3, 4, 2)),
     ],
 }  # fmt: skip
 

@@ -13,19 +13,56 @@ from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import no_grad, tap
 from tinyvit.blueprint import Blueprint
 from tinyvit.equations.activation import (
+    elu,
     gelu,
     gelu_tanh,
+    hardswish,
+    leaky_relu,
+    log_sigmoid,
     log_softmax,
     quick_gelu,
+    relu6,
     sigmoid,
     silu,
     softmax,
+    softplus,
 )
-from tinyvit.equations.attention import scaled_dot_product_attention, self_attention
-from tinyvit.equations.convolution import avg_pool2d, conv2d, linear, max_pool2d
-from tinyvit.equations.loss import cross_entropy, kl_divergence, mse
-from tinyvit.equations.normalize import batch_norm, batch_norm_inference, layer_norm
-from tinyvit.equations.resize import resize
+from tinyvit.equations.attention import (
+    causal_mask,
+    multi_head_attention,
+    scaled_dot_product_attention,
+    self_attention,
+)
+from tinyvit.equations.boxes import box_giou, box_iou, decode_boxes, encode_boxes, nms, roi_align
+from tinyvit.equations.convolution import conv1d, conv2d, conv3d, conv_transpose2d, linear
+from tinyvit.equations.loss import (
+    bce_with_logits,
+    cross_entropy,
+    dice,
+    distillation,
+    giou_loss,
+    hard_distillation,
+    huber,
+    kl_divergence,
+    l1,
+    mse,
+    nll,
+    sigmoid_focal,
+    smooth_l1,
+    soft_distillation,
+)
+from tinyvit.equations.normalize import (
+    batch_norm,
+    batch_norm_inference,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+    weight_standardise,
+)
+from tinyvit.equations.pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from tinyvit.equations.resize import pixel_shuffle, resize
+from tinyvit.equations.sampling import embedding, grid_sample
 from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
 from tinyvit.nn.describe import count_macs, describe
@@ -34,10 +71,13 @@ from tinyvit.nn.weights import WeightFileError, load_weights, save_weights
 from tinyvit.primitives.contract import einsum, matmul
 from tinyvit.primitives.elementwise import (
     absolute,
+    clip,
     cos,
     erf,
     exp,
+    expm1,
     log,
+    log1p,
     maximum,
     minimum,
     relu,
@@ -52,11 +92,14 @@ from tinyvit.primitives.shape import (
     flatten,
     fold,
     pad,
+    put_along_axis,
     reshape,
     roll,
+    scatter,
     split,
     stack,
     swapaxes,
+    take_along_axis,
     transpose,
     unfold,
 )

@@ -37,7 +37,7 @@ class Blueprint:
     item = __float__ = __array__
 
     def __getitem__(self, index):
-        return Blueprint(_ghost(self)[index].shape, self.dtype)
+        return Blueprint(_ghost(self)[_ghost(index)].shape, self.dtype)
 
     def __setitem__(self, index, value):
         """Nothing to keep."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyvit.autodiff.op import equation
 from tinyvit.backend import special
-from tinyvit.primitives.elementwise import equal, erf, exp, log, tanh
+from tinyvit.primitives.elementwise import clip, equal, erf, exp, expm1, greater, log, log1p, relu, tanh, where
 from tinyvit.primitives.reduce import peak, sum
 
 
@@ -16,7 +16,7 @@ from tinyvit.primitives.reduce import peak, sum
 def softmax(x, *, axis=-1):
     """``exp(xᵢ) / Σⱼ exp(xⱼ)`` along ``axis``, shifted by the largest so that nothing overflows.
 
-    A row whose numbers are all -inf (nothing may be attended to) gives zeros, not NaN.
+    A row whose numbers are all -inf (nothing may be attended to) gives zeros, not NaN; NaN or +inf in it give NaN.
     """
     e = exp(x - peak(x, axis=axis))
     return e / _nonzero(sum(e, axis=axis, keepdims=True))
@@ -41,15 +41,18 @@ def _nonzero(total):
 
 @equation
 def log_softmax(x, *, axis=-1):
-    """``xᵢ - log Σⱼ exp(xⱼ)`` along ``axis``; exact where softmax itself would round to zero."""
+    """``xᵢ - log Σⱼ exp(xⱼ)`` along ``axis``; exact where softmax itself would round to zero.
+
+    A row whose numbers are all -inf stays so: the logarithms of softmax's zeros. One with NaN or +inf becomes NaN.
+    """
     shifted = x - peak(x, axis=axis)
-    return shifted - log(sum(exp(shifted), axis=axis, keepdims=True))
+    return shifted - log(_nonzero(sum(exp(shifted), axis=axis, keepdims=True)))
 
 
 @log_softmax.kernel(analytic=True)
 def _(x, *, axis=-1):
     y = x - peak(x, axis=axis)
-    y -= np.log(np.sum(np.exp(y), axis=axis, keepdims=True))
+    y -= np.log(_nonzero(np.sum(np.exp(y), axis=axis, keepdims=True)))
 
     def log_softmax_pullback(g):
         return (g - np.exp(y) * np.sum(g, axis=axis, keepdims=True),)
@@ -145,3 +148,40 @@ def silu(x):
 def quick_gelu(x):
     """``x σ(1.702 x)``, GELU's logistic approximation; iGPT and CLIP use it."""
     return x * sigmoid(1.702 * x)
+
+
+@equation
+def softplus(x):
+    """``log(1 + exp(x))`` (Dugas et al. 2001), by the smaller of exp(x) and exp(-x), so that nothing overflows."""
+    return relu(x) + log1p(exp(where(greater(x, 0), -x, x)))
+
+
+@equation
+def log_sigmoid(x):
+    """``log σ(x) = -log(1 + exp(-x))``, exact where σ itself would round to zero."""
+    return -softplus(-x)
+
+
+@equation
+def elu(x, *, alpha=1.0):
+    """``x`` above zero and ``α (exp(x) - 1)`` below (Clevert et al. 2016, Eq. 15); derivative α at 0."""
+    above = greater(x, 0)
+    return where(above, x, alpha * expm1(where(above, 0, x)))
+
+
+@equation
+def leaky_relu(x, *, slope=0.01):
+    """``x`` above zero and ``slope · x`` below (Maas et al. 2013); derivative ``slope`` at 0."""
+    return where(greater(x, 0), x, slope * x)
+
+
+@equation
+def relu6(x):
+    """``min(max(x, 0), 6)`` (Krizhevsky 2010), with derivative 0 at 0 and at 6."""
+    return where(greater(6, x), relu(x), 6)
+
+
+@equation
+def hardswish(x):
+    """``x · min(max(x + 3, 0), 6) / 6``: silu from straight pieces (Howard et al. 2019, Sec. 5.2)."""
+    return x * clip(x + 3, low=0, high=6) / 6

@@ -7,8 +7,11 @@ import math
 import numpy as np
 
 from tinyvit.autodiff.op import equation
+from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import tap
+from tinyvit.backend import like
 from tinyvit.equations.activation import softmax
+from tinyvit.equations.convolution import linear
 from tinyvit.primitives.shape import reshape, swapaxes, transpose
 
 
@@ -17,13 +20,14 @@ def scaled_dot_product_attention(q, k, v, bias=None, keep=None, *, scale=None):
     """``softmax(q kᵀ / √d + bias) v`` (Vaswani et al. 2017, Eq. 1).
 
     q (..., N, d), k (..., M, d), v (..., M, e) -> (..., N, e)
-    bias    added to the scaled scores, broadcast to (..., N, M); -inf forbids a pair
+    bias    added to the scaled scores, broadcast to (..., N, M); -inf forbids a pair. Or booleans: True allows a pair
     keep    multiplies the weights (a dropout mask, already divided by its probability)
     scale   1/√d if left out
-    The weights are tapped as ``weights``. A query that may attend to nothing gets zeros.
+    The weights are tapped as ``weights``. A query that may attend to nothing gets zeros, and its derivatives are zero.
+    What is forbidden still has to be finite: it is multiplied by zero.
     """
     scores = q @ swapaxes(k, axis1=-1, axis2=-2) * _scale(q, scale)
-    weights = tap("weights", softmax(scores if bias is None else scores + bias))
+    weights = tap("weights", softmax(scores if bias is None else scores + additive(bias, scores)))
     return (weights if keep is None else weights * keep) @ v
 
 
@@ -77,6 +81,43 @@ def _(qkv, bias=None, keep=None, *, num_heads):
     return y, self_attention_pullback
 
 
+@equation(taps=("weights",))
+def multi_head_attention(
+    query, key, value, in_weight, in_bias, out_weight, out_bias, bias=None, keep=None, *, num_heads
+):
+    """``Concat(headᵢ) Wᴼ``, ``headᵢ = Attention(Q Wᵢ, K Wᵢ, V Wᵢ)``: cross-attention (Vaswani et al. 2017, Sec. 3.2.2).
+
+    query (B, N, D), key (B, M, D), value (B, M, D) -> (B, N, D)
+    in_weight (3·D, D), in_bias (3·D,)   the three projections one below the other: of queries, of keys, of values
+    out_weight (D, D), out_bias (D,)     of the heads side by side; either bias may be None
+    bias, keep: as in ``scaled_dot_product_attention``, (..., N, M); keys to be left out are False in a (B, 1, 1, M)
+    """
+    D = query.shape[-1]
+    if in_weight.shape != (3 * D, D) or D % num_heads:
+        raise ValueError(f"in_weight: expected ({3 * D}, {D}) for query {query.shape} and {num_heads} heads, "
+                         f"got {in_weight.shape}")  # fmt: skip
+    heads = []
+    for i, x in enumerate((query, key, value)):
+        part = slice(i * D, (i + 1) * D)
+        y = linear(x, in_weight[part], None if in_bias is None else in_bias[part])
+        heads.append(transpose(reshape(y, shape=(*y.shape[:2], num_heads, D // num_heads)), axes=(0, 2, 1, 3)))
+    return linear(merge_heads(scaled_dot_product_attention(*heads, bias, keep)), out_weight, out_bias)
+
+
+def causal_mask(queries: int, keys: int | None = None) -> np.ndarray:
+    """Booleans (queries, keys) that let a query attend to its own place and to those before it."""
+    return np.tri(queries, keys, dtype=bool)
+
+
+def additive(bias, scores):
+    """Booleans as what is added to scores: 0 where True, -inf where False. Numbers stay what they are."""
+    mask, scores = raw(bias), raw(scores)
+    if not hasattr(mask, "dtype") or mask.dtype.kind != "b":
+        return bias
+    number = scores.real.dtype.type
+    return np.where(like(mask, scores), number(0), number(-math.inf))
+
+
 def split_heads(qkv, num_heads: int):
     """Queries, keys and values of every head, (3, B, h, N, d), from one projection (B, N, 3·h·d)."""
     if len(qkv.shape) != 3 or qkv.shape[2] % (3 * num_heads):
@@ -95,7 +136,7 @@ def _weights(q, k, bias, scale):
     """``softmax(q kᵀ · scale + bias)`` on arrays, and what takes the weights' cotangent to the scores'."""
     scores = (q * scale) @ _t(k)
     if bias is not None:
-        scores = scores + bias
+        scores = scores + additive(bias, scores)
     weights, softmax_pullback = softmax.fast(scores)
 
     def score_pullback(dkept, keep):

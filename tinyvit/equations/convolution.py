@@ -1,4 +1,4 @@
-"""Linear maps that share weights over places: linear, convolution, pooling. Images are channels-last."""
+"""Linear maps that share weights over places: linear, convolution and its transpose. Images are channels-last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from tinyvit.autodiff.op import equation
 from tinyvit.primitives.contract import einsum
-from tinyvit.primitives.reduce import max, mean
 from tinyvit.primitives.shape import fold, pad, per_axis, reshape, unfold
 
 
@@ -40,6 +39,17 @@ def _(x, weight, bias=None):
 
 
 @equation
+def conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    """``conv2d`` along one axis.   x (B, L, C), weight (O, C/groups, k), bias (O,) -> (B, L', O)"""
+    return _correlation(x, weight, bias, 1, stride, padding, dilation, groups)
+
+
+@conv1d.kernel(analytic=True)
+def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    return _fast_correlation(x, weight, bias, 1, stride, padding, dilation, groups)
+
+
+@equation
 def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlation: every output is a weighted sum over a window of the (zero-padded) input.
 
@@ -48,30 +58,55 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     Group g's outputs see only group g's share of the channels.
     Raises ValueError for shapes that do not fit each other.
     """
-    _check_shapes(x, weight, groups)
-    windows = unfold(_zero_padded(x, padding, 2), size=weight.shape[2:], stride=stride, dilation=dilation)
-    B, H, W, C, *size = windows.shape
-    shared = reshape(windows, shape=(B, H, W, groups, C // groups, *size))
-    kernels = reshape(weight, shape=(groups, weight.shape[0] // groups, *weight.shape[1:]))
-    y = reshape(einsum(shared, kernels, spec="bhwgckl,gockl->bhwgo"), shape=(B, H, W, weight.shape[0]))
-    return y if bias is None else y + bias
+    return _correlation(x, weight, bias, 2, stride, padding, dilation, groups)
 
 
 @conv2d.kernel(analytic=True)
 def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-    _check_shapes(x, weight, groups)
-    padded = _zero_padded(x, padding, 2)
+    return _fast_correlation(x, weight, bias, 2, stride, padding, dilation, groups)
+
+
+@equation
+def conv3d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    """``conv2d`` for video.   x (B, T, H, W, C), weight (O, C/groups, k, l, m), bias (O,) -> (B, T', H', W', O)"""
+    return _correlation(x, weight, bias, 3, stride, padding, dilation, groups)
+
+
+@conv3d.kernel(analytic=True)
+def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    return _fast_correlation(x, weight, bias, 3, stride, padding, dilation, groups)
+
+
+def _correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int):
+    """The equation of a convolution over ``n`` spatial axes."""
+    _check_shapes(x, weight, n, groups)
+    windows = unfold(zero_padded(x, padding, n), size=weight.shape[2:], stride=stride, dilation=dilation)
+    B, *places, C = windows.shape[: n + 2]
+    shared = reshape(windows, shape=(B, *places, groups, C // groups, *windows.shape[n + 2 :]))
+    kernels = reshape(weight, shape=(groups, weight.shape[0] // groups, *weight.shape[1:]))
+    at, taps = "thw"[-n:], "klm"[:n]
+    y = einsum(shared, kernels, spec=f"b{at}gc{taps},goc{taps}->b{at}go")
+    y = reshape(y, shape=(B, *places, weight.shape[0]))
+    return y if bias is None else y + bias
+
+
+def _fast_correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int):
+    """The same as products of matrices: the windows laid out as columns, some images at a time."""
+    _check_shapes(x, weight, n, groups)
+    padded = zero_padded(x, padding, n)
     windows = unfold(padded, size=weight.shape[2:], stride=stride, dilation=dilation)
-    B, H, W, C, k, l = windows.shape
-    O, c = weight.shape[:2]
-    windows = np.transpose(np.reshape(windows, (B, H, W, groups, c, k, l)), (3, 0, 1, 2, 5, 6, 4))
-    kernels = np.reshape(weight, (groups, O // groups, c, k, l)).transpose(0, 3, 4, 2, 1)
-    kernels = np.reshape(kernels, (groups, k * l * c, O // groups))
-    at_once = -(-_COLUMN_BUDGET // (H * W * k * l * C))  # images whose windows are laid out as columns together
+    B, *places, C = windows.shape[: n + 2]
+    O, c, *size = weight.shape
+    area, spatial = math.prod(size), range(1, n + 1)
+    windows = np.reshape(windows, (B, *places, groups, c, *size))
+    windows = np.transpose(windows, (n + 1, 0, *spatial, *(n + 2 + i for i in spatial), n + 2))
+    kernels = np.transpose(np.reshape(weight, (groups, O // groups, c, *size)), (0, *(2 + i for i in spatial), 2, 1))
+    kernels = np.reshape(kernels, (groups, area * c, O // groups))
+    at_once = -(-_COLUMN_BUDGET // max(math.prod(places) * area * C, 1))  # images whose windows are columns together
     chunks = [slice(b, b + at_once) for b in range(0, B or 1, at_once)]
 
     def columns(chunk):
-        return np.reshape(windows[:, chunk], (groups, -1, k * l * c))
+        return np.reshape(windows[:, chunk], (groups, -1, area * c))
 
     def per_group(g):
         return np.moveaxis(np.reshape(g, (-1, groups, O // groups)), 1, 0)
@@ -79,68 +114,80 @@ def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     def dx(g):
         out = np.zeros_like(padded, dtype=g.dtype)
         for chunk in chunks:
-            d = np.reshape(per_group(g[chunk]) @ np.swapaxes(kernels, 1, 2), (groups, -1, H, W, k, l, c))
-            d = np.reshape(d.transpose(1, 2, 3, 4, 5, 0, 6), (-1, H, W, k, l, C)).transpose(0, 1, 2, 5, 3, 4)
+            d = np.reshape(per_group(g[chunk]) @ np.swapaxes(kernels, 1, 2), (groups, -1, *places, *size, c))
+            d = np.moveaxis(np.reshape(np.moveaxis(d, 0, -2), (-1, *places, *size, C)), -1, n + 1)
             out[chunk] = fold(d, shape=(len(d), *padded.shape[1:]), stride=stride, dilation=dilation)
-        (top, _), (left, _) = _borders(padding, 2)
-        return out[:, top : top + x.shape[1], left : left + x.shape[2]]
+        inside = (slice(before, before + m) for (before, _), m in zip(borders(padding, n), x.shape[1:-1], strict=True))
+        return out[(slice(None), *inside)]
 
     def dweight(g):
         total = np.zeros_like(kernels, dtype=g.dtype)
         for chunk in chunks:
             total += np.swapaxes(columns(chunk), 1, 2) @ per_group(g[chunk])
-        return np.reshape(np.reshape(total, (groups, k, l, c, O // groups)).transpose(0, 4, 3, 1, 2), weight.shape)
+        total = np.reshape(total, (groups, *size, c, O // groups))
+        return np.reshape(np.transpose(total, (0, n + 2, n + 1, *spatial)), weight.shape)
 
-    def conv2d_pullback(g):
-        return lambda: dx(g), lambda: dweight(g), lambda: np.sum(g, axis=(0, 1, 2))
+    def correlation_pullback(g):
+        return lambda: dx(g), lambda: dweight(g), lambda: np.sum(g, axis=tuple(range(n + 1)))
 
-    y = np.concatenate([np.moveaxis(columns(chunk) @ kernels, 0, 1).reshape(-1, H, W, O) for chunk in chunks])
-    return y if bias is None else y + bias, conv2d_pullback
-
-
-def _check_shapes(x, weight, groups: int) -> None:
-    """Raise ValueError, in words, for a convolution whose input and weight do not fit."""
-    _check_images(x)
-    if len(weight.shape) != 4 or weight.shape[1] * groups != x.shape[3]:
-        raise ValueError(f"weight {weight.shape} is for {weight.shape[1] * groups} channels, x has {x.shape[3]}"
-                         f" (groups={groups})")  # fmt: skip
-    if weight.shape[0] % groups:
-        raise ValueError(f"{weight.shape[0]} output channels cannot be shared out among {groups} groups")
-
-
-def _check_images(x) -> None:
-    if len(x.shape) != 4:
-        raise ValueError(f"x: expected images (B, H, W, C), got {x.shape}")
+    y = [np.reshape(np.moveaxis(columns(chunk) @ kernels, 0, 1), (-1, *places, O)) for chunk in chunks]
+    y = np.concatenate(y)
+    return y if bias is None else y + bias, correlation_pullback
 
 
 _COLUMN_BUDGET = 1 << 18  # numbers; about the size of a core's second-level cache
 
 
 @equation
-def max_pool2d(x, *, size, stride=None, padding=0):
-    """The largest number of every window; the border counts as -inf.   (B, H, W, C) -> (B, H', W', C)"""
-    _check_images(x)
-    size = per_axis(size, 2)
-    bordered = pad(x, widths=((0, 0), *_borders(padding, 2), (0, 0)), value=-math.inf)
-    windows = unfold(bordered, size=size, stride=size if stride is None else stride)
-    return max(reshape(windows, shape=(*windows.shape[:4], math.prod(size))), axis=-1)
+def conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_padding=0, dilation=1, groups=1):
+    """The transpose of ``conv2d``: every input spreads a weighted window over the output, and windows add up.
+
+    x (B, H, W, C), weight (C, O/groups, k, l), bias (O,) -> (B, H', W', O)
+    H' = (H - 1)s - 2p + d(k - 1) + 1 + output_padding, which tells apart the heights that conv2d brings down to H.
+    Raises ValueError for shapes that do not fit each other.
+    """
+    check_images(x)
+    B, H, W, C = x.shape
+    if len(weight.shape) != 4 or weight.shape[0] != C or C % groups:
+        raise ValueError(f"weight {weight.shape} does not fit the channels of x {x.shape} (groups={groups})")
+    steps, holes, extra = (per_axis(v, 2) for v in (stride, dilation, output_padding))
+    o, *size = weight.shape[1:]
+    shared = reshape(x, shape=(B, H, W, groups, C // groups))
+    kernels = reshape(weight, shape=(groups, C // groups, o, *size))
+    windows = reshape(einsum(shared, kernels, spec="bhwgc,gcokl->bhwgokl"), shape=(B, H, W, groups * o, *size))
+    whole = [(m - 1) * s + d * (k - 1) + 1 + e for m, s, d, k, e in zip((H, W), steps, holes, size, extra, strict=True)]
+    y = fold(windows, shape=(B, *whole, groups * o), stride=steps, dilation=holes)
+    cut = (slice(before, m - after) for m, (before, after) in zip(whole, borders(padding, 2), strict=True))
+    y = y[(slice(None), *cut)]
+    return y if bias is None else y + bias
 
 
-@equation
-def avg_pool2d(x, *, size, stride=None, padding=0):
-    """The mean of every window; the border counts as zeros.   (B, H, W, C) -> (B, H', W', C)"""
-    _check_images(x)
-    size = per_axis(size, 2)
-    windows = unfold(_zero_padded(x, padding, 2), size=size, stride=size if stride is None else stride)
-    return mean(windows, axis=(4, 5))
+# shapes ------------------------------------------------------------------------------------
 
 
-def _zero_padded(x, padding, n: int):
+def _check_shapes(x, weight, n: int, groups: int) -> None:
+    """Raise ValueError, in words, for a convolution whose input and weight do not fit."""
+    check_images(x, n)
+    if len(weight.shape) != n + 2 or weight.shape[1] * groups != x.shape[-1]:
+        raise ValueError(f"weight {weight.shape} is for {weight.shape[1] * groups} channels, x has {x.shape[-1]}"
+                         f" (groups={groups})")  # fmt: skip
+    if weight.shape[0] % groups:
+        raise ValueError(f"{weight.shape[0]} output channels cannot be shared out among {groups} groups")
+
+
+def check_images(x, n: int = 2) -> None:
+    """Raise ValueError for anything but a batch with ``n`` spatial axes and channels last."""
+    if len(x.shape) != n + 2:
+        expected = {1: "sequences (B, L, C)", 2: "images (B, H, W, C)", 3: "videos (B, T, H, W, C)"}[n]
+        raise ValueError(f"x: expected {expected}, got {x.shape}")
+
+
+def zero_padded(x, padding, n: int):
     """``x`` with a border of zeros around its ``n`` spatial axes."""
-    borders = _borders(padding, n)
-    return pad(x, widths=((0, 0), *borders, (0, 0))) if any(map(any, borders)) else x
+    widths = borders(padding, n)
+    return pad(x, widths=((0, 0), *widths, (0, 0))) if any(map(any, widths)) else x
 
 
-def _borders(padding, n: int) -> tuple:
+def borders(padding, n: int) -> tuple:
     """(before, after) for each of ``n`` spatial axes, from one number, one per axis, or the pairs themselves."""
     return tuple((p, p) if isinstance(p, int) else tuple(p) for p in per_axis(padding, n))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyvit.equations.convolution import max_pool2d
+from tinyvit.equations.pooling import max_pool2d
 from tinyvit.models.config import Published
 from tinyvit.nn.basic import BatchNorm, Conv2d, Linear
 from tinyvit.nn.embed import check_images

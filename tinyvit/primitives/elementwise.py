@@ -112,6 +112,28 @@ def _(g, y, x):
 
 
 @primitive
+def expm1(x):
+    """``exp(x) - 1``, exact where x is small."""
+    return np.expm1(x)
+
+
+@expm1.pullback
+def _(g, y, x):
+    return (g * (y + 1),)
+
+
+@primitive
+def log1p(x):
+    """``log(1 + x)``, exact where x is small."""
+    return np.log1p(x)
+
+
+@log1p.pullback
+def _(g, y, x):
+    return (g / (1 + x),)
+
+
+@primitive
 def sqrt(x):
     """The square root."""
     return np.sqrt(x)
@@ -251,6 +273,17 @@ def relu(x):
 @relu.pullback
 def _(g, out, x):
     return (g * greater(x, 0),)
+
+
+@primitive
+def clip(x, *, low=-math.inf, high=math.inf):
+    """``x`` held between two numbers (by real part); derivative 1 from one to the other, both included, else 0."""
+    return np.where(greater(x, high), high, np.where(greater(low, x), low, x))
+
+
+@clip.pullback
+def _(g, out, x, *, low, high):
+    return (g * greater_equal(x, low) * greater_equal(high, x),)
 
 
 @constant
