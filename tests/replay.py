@@ -23,14 +23,16 @@ from references import (
     MODELS,
     OPERATORS,
     Case,
+    coded,
     first,
     last,
     resized_relative_table,
     resized_table,
+    roi_align,
     running_statistics,
 )
 
-from tinyvit import Tensor, capture, gradients
+from tinyvit import Tensor, capture, gradients, nms
 
 TOLERANCE = 1e-9
 
@@ -78,8 +80,8 @@ def replay(path) -> Replayed:
     kind = meta["name"].split("-", 1)[1] if "-" in meta["name"] else meta["name"]
     if kind in OPERATORS:
         return replay_operators(z, meta, OPERATORS[kind])
-    if kind == "op-posembed":
-        return replay_positions(z, meta)
+    if kind in OTHER_LAYOUTS:
+        return OTHER_LAYOUTS[kind](z, meta)
     if "state/" in "".join(z):
         return replay_model(z, meta)
     raise NotBuilt(f"{meta['name']} ({meta['source']})")
@@ -181,11 +183,14 @@ def replay_case(result: Replayed, name: str, z: dict, function, match, attribute
     inputs = {k: Tensor(x, requires_grad=True) for k, x in part(z, "in").items()}
     attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
     case = Case(match, attributes, inputs, part(z, "const") | {"out_shape": z["out0"].shape})
-    out = function(case)
-    result.compare(f"{name}/out0", out.data, z["out0"])
-    wanted = {k: inputs[k] for k in part(z, "grad")}
-    for (k, theirs), g in zip(part(z, "grad").items(), gradients(out, list(wanted.values()), [z["cot0"]]), strict=True):
-        result.compare(f"{name}/grad/{k}", g, theirs)
+    outputs = function(case)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    theirs = [x for key, x in z.items() if re.fullmatch(r"out\d+", key)]
+    for i, (ours, out) in enumerate(zip(outputs, theirs, strict=True)):
+        result.compare(f"{name}/out{i}", ours.data, out)
+    wanted, cotangents = part(z, "grad"), [z[f"cot{i}"] for i in range(len(outputs))]
+    for k, g in zip(wanted, gradients(outputs, [inputs[k] for k in wanted], cotangents), strict=True):
+        result.compare(f"{name}/grad/{k}", g, wanted[k])
     if "after_rm" in z:
         after = running_statistics(case, {"rm": z["before_rm"], "rv": z["before_rv"]})
         for k, value in after.items():
@@ -205,6 +210,30 @@ def replay_positions(z: dict, meta: dict) -> Replayed:
             result.compare(key, resized_relative_table(z["swin_table"], len(theirs)), theirs)
     return result
 
+
+def replay_boxes(z: dict, meta: dict) -> Replayed:
+    """RoIAlign with its gradient, the box coder, non-maximum suppression."""
+    result = Replayed()
+    for attributes in meta["cases"]:
+        name, arrays = attributes["case"], part(z, attributes["case"])
+        if "out" in arrays:
+            x = Tensor(z["x"], requires_grad=True)
+            out = roi_align(x, z["rois"], attributes)
+            result.compare(f"{name}/out", out.data, arrays["out"])
+            result.compare(f"{name}/grad_x", gradients(out, x, [arrays["cot"]])[0], arrays["grad_x"])
+        elif "encoded" in arrays:
+            for key, ours in coded(arrays, attributes).items():
+                result.compare(f"{name}/{key}", ours, arrays[key])
+        elif name == "nms":
+            for key in (key for key in z if re.fullmatch(r"nms_[\d.]+", key)):
+                threshold = float(key.removeprefix("nms_"))
+                result.compare(key, nms(z["nms_boxes"], z["nms_scores"], threshold=threshold), z[key])
+        else:
+            result.not_built.append(name)
+    return result
+
+
+OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes}
 
 # command line ------------------------------------------------------------------------------
 
