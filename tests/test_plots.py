@@ -244,3 +244,72 @@ def test_an_interrupted_save_leaves_the_old_files(figure, tmp_path, monkeypatch)
 def test_only_png_is_written(figure, tmp_path):
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .png, got 'f.pdf'"):
         plots.save(figure, tmp_path / "f.pdf", {})
+
+
+# ---- figures of the notebooks --------------------------------------------------------------------
+
+
+def test_lines_draws_measurements_and_theory():
+    xs, ys = np.arange(1.0, 6), np.arange(1.0, 6) ** 2
+    figure = plots.lines({"measured": (xs, ys)}, theory={"x²": (xs, ys)}, x="width", y="cost", log="xy")
+    (axes,) = figure.axes
+    for line in axes.lines:
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([xs, ys], axis=1))
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_xlabel()) == ("log", "log", "width")
+    assert [text.get_text() for text in axes.get_legend().texts] == ["measured", "x²"]
+
+
+def test_lines_without_a_name_have_no_legend():
+    (axes,) = plots.lines({"": ([0, 1], [0, 1])}, x="x", y="y").axes
+    assert axes.get_legend() is None
+
+
+def test_heat_maps_share_rows_and_colours(rng):
+    panels = {"before": rng.uniform(size=(2, 3)), "after": 2 * rng.uniform(size=(2, 3))}
+    figure = plots.heat_maps(panels, ["a", "b"], ["x", "y", "z"], written=".2f", label="share")
+    first, second, bar = figure.axes
+    for axes, (title, values) in zip((first, second), panels.items(), strict=True):
+        assert axes.get_title() == title
+        np.testing.assert_array_equal(axes.images[0].get_array(), values)
+        assert axes.images[0].get_clim() == (0, max(map(np.max, panels.values())))
+        assert [text.get_text() for text in axes.texts] == [f"{value:.2f}" for value in values.ravel()]
+    assert [tick.get_text() for tick in first.get_yticklabels()] == ["a", "b"]
+    assert bar.get_ylabel() == "share"
+
+
+def test_heat_maps_may_leave_zeros_out():
+    values = np.array([[0.0, 0.004], [0.25, -1.0]])
+    (axes,) = plots.heat_maps({"": values}, "ab", "xy", written=".2f", zeros=False, limits=(-1, 1)).axes
+    assert [text.get_text() for text in axes.texts] == ["0.25", "−1.00"]
+
+
+def test_heat_maps_write_in_a_colour_that_can_be_read():
+    (axes,) = plots.heat_maps({"": np.array([[0, 1]])}, "a", "xy", written="d").axes
+    assert [text.get_color() for text in axes.texts] == ["white", "black"]  # on dark purple, on yellow
+
+
+def test_stacked_bars_stand_on_each_other():
+    parts = {"tokens": [1.0, 2.0], "MLP": [3.0, 5.0]}
+    (axes,) = plots.stacked_bars(parts, ["B", "L"], y="millions", marks={"slides": [4, 8]}).axes
+    assert [(bar.get_y(), bar.get_height()) for bar in axes.patches] == [(0, 1), (0, 2), (1, 3), (2, 5)]
+    assert [text.get_text() for text in axes.texts] == ["4.0", "7.0"]
+    np.testing.assert_array_equal(
+        [[y for _, y in line] for line in axes.collections[0].get_segments()], [[4, 4], [8, 8]]
+    )
+
+
+def test_a_notebook_shows_a_figure_without_pyplot(figure):
+    """IPython asks for `_repr_png_`; the picture is as wide on the screen as in print."""
+    picture, size = figure._repr_png_()
+    assert picture.startswith(PNG)
+    assert size["width"] == round(int.from_bytes(picture[16:20]) * 96 / 150)
+    assert size["height"] == round(int.from_bytes(picture[20:24]) * 96 / 150)
+
+
+def test_save_writes_a_drawing_too(tmp_path):
+    path = plots.save("<svg/>", tmp_path / "graph.svg", {"nodes": 3})
+    assert path.read_text() == "<svg/>"
+    assert json.loads(path.with_suffix(".json").read_text()) == {"nodes": 3}
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.svg, got 'graph\.png'"):
+        plots.save("<svg/>", tmp_path / "graph.png", {})

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito 2008
 MARK = "#D55E00"  # grids over images, the query of an attention map
 INK = "gray_r"  # digits are dark ink on white paper
+DPI, SCREEN = 150, 96  # dots per inch of a file, and of a web page
 
 STYLE = {
     "font.size": 11,
@@ -225,6 +227,120 @@ def training_curves(records: Mapping[str, Mapping[str, Curve]], *, axes: Sequenc
     return loss.figure
 
 
+@_styled
+def lines(
+    curves: Mapping[str, Curve],
+    *,
+    x: str,
+    y: str,
+    theory: Mapping[str, Curve] | None = None,
+    log: str = "",
+    axes: Axes | None = None,
+) -> Figure:
+    """Measured curves as points joined by lines, and what theory says as dashed ones.
+
+    curves, theory: what is drawn -> (xs, ys), under "" if it needs no name; x, y: what the axes say,
+    with units; log: "", "x", "y" or "xy", the axes that are logarithmic (zeros are left out there).
+    """
+    names = [name for name in (*curves, *(theory or {})) if name]
+    figure, axes = _one(axes, 5.6, 3.0 + 0.2 * math.ceil(len(names) / 2))
+    axes.set_xscale("log" if "x" in log else "linear")
+    axes.set_yscale("log" if "y" in log else "linear")
+    for index, (name, (xs, ys)) in enumerate(curves.items()):
+        many = len(xs) > 60  # too many to tell one point from the next
+        marker = {} if many else {"marker": "o", "markersize": 3.5}
+        axes.plot(xs, ys, color=COLOURS[index % len(COLOURS)], label=name, **marker)
+    for index, (name, (xs, ys)) in enumerate((theory or {}).items()):
+        axes.plot(xs, ys, color="0.25", linewidth=1.2, linestyle=("--", ":", "-.")[index % 3], label=name)
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(axis="y")
+    if names:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------
+# Tables
+# --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def heat_maps(
+    panels: Mapping[str, np.ndarray],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    x: str = "",
+    y: str = "",
+    label: str = "",
+    written: str = "",
+    zeros: bool = True,
+    limits: tuple[float, float] | None = None,
+    cell: tuple[float, float] = (0.6, 0.45),
+) -> Figure:
+    """Matrices with named rows and columns, side by side on one scale of colours.
+
+    panels: title -> (R, C); rows: R names, columns: C names; x, y: what the columns and the rows are;
+    label: what the colours say (no colour bar without it); written: how the numbers are written into
+    the cells, such as ".2f" (they are not without it); zeros: whether those that would read 0 are
+    written too; limits: the ends of the colour scale, from 0 to the largest number if not given;
+    cell: the width and height of a cell in inches.
+    """
+    low, high = limits or (0.0, max(float(np.max(values)) for values in panels.values()))
+    letter = 0.09  # inches, roughly
+    width = len(panels) * (cell[0] * len(columns) + 0.15) + letter * max(map(len, rows)) + (0.3 if y else 0)
+    longest = letter * max(map(len, columns))
+    tilt = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > cell[0] else {}
+    height = cell[1] * len(rows) + (0.75 * longest if tilt else 0.2) + 0.35 + (0.25 if x else 0)
+    figure = _figure(width + (0.9 if label else 0.1), height)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        picture = axis.imshow(values, vmin=low, vmax=high, aspect="auto")
+        axis.set_title(title)
+        axis.set_xticks(range(len(columns)), columns, **tilt)
+        axis.set_yticks(range(len(rows)), rows)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        axis.set_xlabel(x)
+        if written:
+            _write_into(axis, picture, np.asarray(values), written, zeros)
+    axes[0].set_ylabel(y)
+    if label:
+        _colour_bar(picture, axes, label, [low, high])
+    return figure
+
+
+@_styled
+def stacked_bars(
+    parts: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    *,
+    y: str,
+    marks: Mapping[str, Sequence[float]] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """What a whole is made of: a bar for each name, a piece of it for each part, the total on top.
+
+    parts: part -> a number for each of `names`, from the bottom up; marks: what somebody else says
+    that the totals are -> a number for each name, drawn as a line across the bar and written on it.
+    """
+    figure, axes = _one(axes, 1.3 * len(names) + 2.6, 3.4)
+    places, base = np.arange(len(names)), np.zeros(len(names))
+    for index, (part, values) in enumerate(parts.items()):
+        axes.bar(places, values, bottom=base, width=0.6, color=COLOURS[index % len(COLOURS)], label=part)
+        base = base + np.asarray(values, dtype=float)
+    for place, total in zip(places, base, strict=True):
+        axes.annotate(f"{total:,.1f}", (place, total), (0, 3), textcoords="offset points", ha="center", va="bottom")
+    for name, values in (marks or {}).items():
+        axes.hlines(values, places - 0.42, places + 0.42, color="black", linewidth=1.2, linestyle="--", label=name)
+    axes.set_xticks(places, names)
+    axes.margins(y=0.12)
+    axes.set_ylabel(y)
+    axes.tick_params(axis="x", length=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Convolution
 # --------------------------------------------------------------------------------------------------
@@ -292,7 +408,26 @@ def _figure(width: float, height: float) -> Figure:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    figure._repr_png_ = functools.partial(_shown, figure)
     return figure
+
+
+def _shown(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """What a notebook shows where a figure is the last value of a cell: its PNG, and its size there.
+
+    IPython asks every object for this method, so no pyplot and no `%matplotlib inline` is needed.
+    """
+    picture = _png(figure)
+    width, height = (int.from_bytes(picture[at : at + 4]) for at in (16, 20))  # from the header of the PNG
+    return picture, {"width": round(width * SCREEN / DPI), "height": round(height * SCREEN / DPI)}
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    with _style():
+        # Without the version of matplotlib in the file, equal figures are equal files.
+        figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    return picture.getvalue()
 
 
 def _one(axes: Axes | None, width: float, height: float) -> tuple[Figure, Axes]:
@@ -350,6 +485,17 @@ def _colour_bar(picture: AxesImage, axes: Any, label: str, ticks: Sequence[float
     return bar
 
 
+def _write_into(axes: Axes, picture: AxesImage, values: np.ndarray, how: str, zeros: bool) -> None:
+    """The numbers of a matrix in its cells, black or white, whichever can be read on their colour."""
+    for (row, column), value in np.ndenumerate(values):
+        text = format(value, how).replace("-", "−")
+        if not (zeros or text.strip("−0.%")):
+            continue
+        *rgb, _ = picture.cmap(picture.norm(value))
+        light = np.dot(rgb, (0.299, 0.587, 0.114)) > 0.5
+        axes.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if light else "white")
+
+
 def _plain_numbers(axis: Axis) -> None:
     """0.1 and 10 instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter
@@ -362,26 +508,25 @@ def _plain_numbers(axis: Axis) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def save(fig: Figure, path: str | Path, numbers: Mapping[str, Any]) -> Path:
+def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any]) -> Path:
     """Write a figure as PNG, and beside it a JSON file of the same stem with the numbers it shows.
 
+    fig: a Figure, or a string that is SVG already (`tinyvit.draw`) and goes into a file of that kind;
     numbers: names -> numbers, arrays, strings, or mappings and sequences of these. Arrays become
     lists, floats are rounded to 6 significant digits, NaN and infinities become null. Both files
-    appear whole or not at all, the folder is made if it is missing. Returns the path of the PNG.
+    appear whole or not at all, the folder is made if it is missing. Returns the path of the picture.
 
-    Raises ValueError for a name that does not end in .png, OSError for a folder that cannot be
-    written into.
+    Raises ValueError for a name that does not end in .png (.svg for a string), OSError for a folder
+    that cannot be written into.
     """
     path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"path: expected a name that ends in .png, got {path.name!r}")
-    picture = io.BytesIO()
-    with _style():
-        # Without the version of matplotlib in the file, equal figures are equal files.
-        fig.savefig(picture, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    kind = ".svg" if isinstance(fig, str) else ".png"
+    if path.suffix != kind:
+        raise ValueError(f"path: expected a name that ends in {kind}, got {path.name!r}")
+    picture = fig.encode() if isinstance(fig, str) else _png(fig)
     text = json.dumps(_plain(numbers), ensure_ascii=False, allow_nan=False) + "\n"
     make_folder(path.parent)
-    write_atomically(path, picture.getvalue())
+    write_atomically(path, picture)
     write_atomically(path.with_suffix(".json"), text.encode())
     return path
 
