@@ -9,8 +9,21 @@ from reference import fixture
 
 import tinyvit
 from tinyvit.data import Epochs, digits
+from tinyvit.machine import cores
 from tinyvit.nn.module import Module, Parameter
-from tinyvit.train import AdamW, classification, clipped, constant, decays, evaluate, gradient_of, threaded, training
+from tinyvit.train import (
+    AdamW,
+    classification,
+    clipped,
+    constant,
+    decays,
+    evaluate,
+    gradient_of,
+    predict,
+    threaded,
+    training,
+)
+from tinyvit.train.objective import useful_workers
 
 ADAMW = {
     "adamw": ({"weight_decay": 0.1}, 0.02),
@@ -224,6 +237,20 @@ def test_an_error_in_a_thread_reaches_the_caller(rng):
         threaded(gradient_of(classification()), workers=2, chunk=4)(model, (images, np.full(20, 11)))
     with pytest.raises(ValueError, match="workers and chunk"):
         threaded(gradient_of(classification()), chunk=0)
+
+
+def test_predictions_do_not_depend_on_how_they_are_cut(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng).astype(np.float64)
+    images, _ = some_digits(rng, 21)
+    whole = model(images).data
+    for workers, chunk in ((1, 16), (2, 4), (3, 21)):
+        assert np.abs(predict(model, images, workers=workers, chunk=chunk) - whole).max() < 1e-12
+    assert predict(model, images[:0]).shape == (0, 10)
+
+
+def test_a_small_model_stays_on_one_thread():
+    assert useful_workers(tinyvit.create_model("vit_digits")) == 1
+    assert useful_workers(tinyvit.create_model("vit_tiny_patch16_224")) == cores()
 
 
 @pytest.mark.slow

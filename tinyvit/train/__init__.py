@@ -3,7 +3,7 @@
 It takes a Module and arrays and knows no architecture.
 """
 
-from tinyvit.train.loop import Score, Step, evaluate, training
+from tinyvit.train.loop import Score, Step, evaluate, predict, training
 from tinyvit.train.objective import classification, clipped, global_norm, gradient_of, threaded
 from tinyvit.train.optim import AdamW, decays
 from tinyvit.train.schedule import constant, warmup_cosine
@@ -19,6 +19,7 @@ __all__ = [
     "evaluate",
     "global_norm",
     "gradient_of",
+    "predict",
     "threaded",
     "training",
     "warmup_cosine",

@@ -17,9 +17,9 @@ import numpy as np
 from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import reuse_memory
+from tinyvit.machine import reuse_memory, side_by_side
 from tinyvit.nn.module import Module
-from tinyvit.train.objective import Gradient, global_norm
+from tinyvit.train.objective import Gradient, global_norm, useful_workers
 from tinyvit.train.schedule import Schedule
 
 
@@ -76,16 +76,31 @@ def training(
             yield Step(number, loss, schedule(number), global_norm(g), time.perf_counter() - start)
 
 
+def predict(model: Module, images, *, chunk: int = 16, workers: int | None = None):
+    """The model's outputs for images, as one array; nothing is recorded.   (N, H, W, C) -> (N, …)
+
+    The images are cut into parts of ``chunk`` that run side by side on ``workers`` threads (see ``threaded``); a model
+    in training mode is not cut. Put it in evaluation mode for outputs without noise.
+    """
+    threads = 1 if model.training else workers or useful_workers(model)
+    size = len(images) if model.training or threads == 1 else chunk
+
+    def forward(start):
+        with no_grad():
+            return raw(model(images[start : start + size]))
+
+    return np.concatenate(side_by_side(forward, range(0, max(len(images), 1), max(size, 1)), threads))
+
+
 def evaluate(model: Module, dataset: tuple, *, batch_size: int = 256) -> Score:
     """Loss and accuracy of the model, as it is (put it in evaluation mode first), on (images, labels)."""
     images, labels = dataset
     total_loss = total_right = 0.0
-    with no_grad():
-        for at in range(0, len(labels), batch_size):
-            part = slice(at, at + batch_size)
-            logits = raw(model(images[part]))
-            total_loss += float(cross_entropy(logits, labels[part], reduction="sum"))
-            total_right += int(np.sum(np.argmax(logits, axis=-1) == labels[part]))
+    for at in range(0, len(labels), batch_size):
+        part = slice(at, at + batch_size)
+        logits = predict(model, images[part])
+        total_loss += float(cross_entropy(logits, labels[part], reduction="sum"))
+        total_right += int(np.sum(np.argmax(logits, axis=-1) == labels[part]))
     return Score(total_loss / len(labels), total_right / len(labels))
 
 

@@ -8,9 +8,7 @@ the order in which things are done is the order in which they are written.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -18,7 +16,7 @@ from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import watching
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import blas_threads
+from tinyvit.machine import cores, side_by_side
 from tinyvit.nn.module import Module
 
 Objective = Callable[[Module, tuple], Tensor]
@@ -62,23 +60,21 @@ def clipped(gradient: Gradient, *, norm: float) -> Gradient:
     return gradient_clipped
 
 
-def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) -> Gradient:
+def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 16) -> Gradient:
     """The same gradient, its batch cut into micro-batches of ``chunk`` samples that run on ``workers`` Python threads.
 
-    NumPy computes outside of Python's lock, so with one BLAS thread each, independent micro-batches use the cores
-    better than threads inside every product do, and stay in the cache. Each worker adds up its own micro-batches, and
-    the workers are added in a fixed order, so the same number of workers gives the same bits. Every micro-batch has a
-    generator of its own, so its noise does not depend on the threads. The objective must be a mean over the samples.
+    Each worker adds up its own micro-batches, and the workers are added in a fixed order, so the same number of workers
+    gives the same bits. Every micro-batch has a generator of its own, so its noise does not depend on the threads. The
+    objective must be a mean over the samples.
 
+    workers  the cores there are, unless given; one for a model so small that threads would wait for each other
     A model in which samples meet (BatchNorm in training) is not cut: the same function first, speed second.
-    workers: the number of cores, unless given.
     """
-    workers = workers or os.cpu_count() or 1
-    if workers < 1 or chunk < 1:
+    if (workers is not None and workers < 1) or chunk < 1:
         raise ValueError(f"workers and chunk: expected at least 1, got {workers} and {chunk}")
 
     def gradient_threaded(model, batch):
-        total = len(batch[0])
+        total, threads = len(batch[0]), workers or useful_workers(model)
         mixes = model.training and any(module.mixes_batch for _, module in model.named_modules())
         if mixes or total <= chunk:
             return gradient(model, batch)
@@ -86,13 +82,20 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
         noise = model.rng.spawn(len(cuts)) if model.training else [None] * len(cuts)
         parts = [(tuple(a[cut] for a in batch), rng) for cut, rng in zip(cuts, noise, strict=True)]
 
-        def work(worker):
-            return _summed(_weighted(gradient, model, part, rng, total) for part, rng in parts[worker::workers])
+        def work(share):
+            return _summed(_weighted(gradient, model, part, rng, total) for part, rng in share)
 
-        with blas_threads(1), ThreadPoolExecutor(workers) as pool:
-            return _summed(pool.map(work, range(min(workers, len(parts)))))
+        return _summed(side_by_side(work, [parts[i::threads] for i in range(min(threads, len(parts)))], threads))
 
     return gradient_threaded
+
+
+SMALL_MODEL = 250_000  # parameters; below, an op of a micro-batch is shorter than the threads' waiting for each other
+
+
+def useful_workers(model: Module) -> int:
+    """How many threads to cut a batch over: the cores there are, or one for a small model."""
+    return cores() if model.num_parameters() >= SMALL_MODEL else 1
 
 
 def _weighted(gradient: Gradient, model, part, rng, total: int):
