@@ -14,11 +14,9 @@ from functools import partial
 
 import numpy as np
 
-from tinyvit.autodiff.tensor import raw
-from tinyvit.autodiff.watch import no_grad
-from tinyvit.machine import blas_threads, reuse_memory
+from tinyvit.machine import reuse_memory
 from tinyvit.models.catalogue import create_model
-from tinyvit.train import AdamW, classification, gradient_of, threaded
+from tinyvit.train import AdamW, classification, gradient_of, predict, threaded
 
 Step = Callable[[], object]
 Contender = Callable[[int], Step]
@@ -89,13 +87,12 @@ def training_step(task: Images, threads: int) -> Step:
 
 
 def inference(task: Images, threads: int) -> Step:
-    """Forward without a graph, threads inside the matrix products; gives the logits."""
+    """Forward without a graph, the batch in parts side by side, as ``predict`` offers to anybody; gives the logits."""
     reuse_memory()
     model, (images, _) = task.create().eval(), task.data()
 
     def step():
-        with no_grad(), blas_threads(threads):
-            return raw(model(images))
+        return predict(model, images, workers=threads)
 
     return step
 

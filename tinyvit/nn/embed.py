@@ -29,7 +29,8 @@ class PatchEmbed(Module):
     def forward(self, images):
         check_images(images, self.in_chans, self.img_size)
         patches = self.proj(images)
-        return reshape(patches, shape=(patches.shape[0], -1, patches.shape[-1]))
+        B, h, w, D = patches.shape
+        return reshape(patches, shape=(B, h * w, D))
 
 
 def check_images(images, channels: int, size: tuple[int, int] | None = None) -> None:
