@@ -1,4 +1,4 @@
-"""What equations do with infinities, NaN and numbers far from zero: as they say, by kernel and by equation."""
+"""What equations do at infinity, NaN, kinks and far from zero: by kernel and by equation, as they say."""
 
 import math
 
@@ -10,13 +10,18 @@ from tinyvit import (
     bce_with_logits,
     box_giou,
     box_iou,
+    clip,
     cross_entropy,
+    elu,
     gradients,
     grid_sample,
+    hardswish,
     kl_divergence,
     layer_norm,
+    leaky_relu,
     log_softmax,
     max_pool2d,
+    relu6,
     scaled_dot_product_attention,
     self_attention,
     sigmoid_focal,
@@ -137,3 +142,18 @@ def test_empty_boxes_places_outside_and_pooled_nans():
     np.testing.assert_array_equal(sampled.ravel(), [1, 0, NAN])
     image[0, 0, 1] = NAN
     assert np.isnan(max_pool2d(image, size=2)).all()
+
+
+@pytest.mark.parametrize(
+    ("f", "places", "expected"),
+    [
+        (relu6, [-1, 0, 3, 6, 7], [0, 0, 1, 0, 0]),
+        (hardswish, [-4, -3, 0, 3, 4], [0, 0, 0.5, 1, 1]),
+        (elu, [0.0, 1.0], [1, 1]),
+        (leaky_relu, [-1.0, 0.0, 1.0], [0.01, 0.01, 1]),
+        (lambda x: clip(x, low=0, high=6), [-1, 0, 3, 6, 7], [0, 1, 1, 1, 0]),
+    ],
+    ids=["relu6", "hardswish", "elu", "leaky_relu", "clip"],
+)
+def test_derivatives_at_kinks_are_those_of_pytorch(f, places, expected):
+    np.testing.assert_allclose(slopes(f, np.array(places, float))[0], expected, rtol=1e-15)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyvit.autodiff.op import equation
 from tinyvit.backend import special
-from tinyvit.primitives.elementwise import clip, equal, erf, exp, expm1, greater, log, log1p, relu, tanh, where
+from tinyvit.primitives.elementwise import equal, erf, exp, expm1, greater, log, log1p, relu, tanh, where
 from tinyvit.primitives.reduce import peak, sum
 
 
@@ -183,5 +183,5 @@ def relu6(x):
 
 @equation
 def hardswish(x):
-    """``x · min(max(x + 3, 0), 6) / 6``: silu from straight pieces (Howard et al. 2019, Sec. 5.2)."""
-    return x * clip(x + 3, low=0, high=6) / 6
+    """``x · relu6(x + 3) / 6``: silu from straight pieces (Howard et al. 2019, Sec. 5.2)."""
+    return x * relu6(x + 3) / 6
