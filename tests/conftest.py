@@ -10,7 +10,15 @@ from functools import cache
 import numpy as np
 import pytest
 import scipy.linalg  # noqa: F401  loads SciPy's own BLAS, so that the limit below holds for it too
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
+
+# The same cases on every run and every machine; a slow machine is no failure. Of each there are 50, and with
+# `--hypothesis-profile=thorough` 2,000.
+SAME = {"derandomize": True, "deadline": None, "database": None}
+settings.register_profile("ordinary", max_examples=50, **SAME)
+settings.register_profile("thorough", max_examples=2000, **SAME)
+settings.load_profile("ordinary")
 
 
 @pytest.fixture

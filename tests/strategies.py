@@ -1,12 +1,8 @@
 """Arrays that nobody thought of: no axes, no elements, borrowed memory, strides of every kind."""
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
-
-# the same cases on every run and every machine; a slow machine is no failure
-fifty = settings(max_examples=50, derandomize=True, deadline=None, database=None)
 
 shapes = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 full_shapes = array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4)

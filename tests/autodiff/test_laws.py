@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from examples import EXAMPLES, REFUSALS, REFUSED, ROWS
 
-import tinyvit.models.catalogue  # noqa: F401  everything that registers an op
+import tinyvit.models.catalogue  # everything that registers an op
 from tinyvit.autodiff.check import check_op
 from tinyvit.autodiff.cost import macs_of
 from tinyvit.autodiff.op import REGISTRY
@@ -22,6 +22,11 @@ def ids(rows):
 def test_every_op_has_a_row_and_every_row_an_op():
     assert sorted(EXAMPLES) == sorted(REGISTRY)
     assert sorted(REFUSED) == sorted(REGISTRY)
+
+
+def test_every_equation_is_public():
+    equations = [op for op in REGISTRY.values() if op.function.__module__.startswith("tinyvit.equations")]
+    assert [op.name for op in equations if getattr(tinyvit, op.name, None) is not op] == []
 
 
 @pytest.mark.parametrize(("name", "example"), ROWS, ids=ids(ROWS))
@@ -87,5 +92,9 @@ def test_multiply_accumulates_by_hand():
     # every output of a convolution is a sum over k·l·C/groups products
     assert macs("conv2d", (B, 9, 8, 4), (6, 4, 3, 2), padding=1) == B * (9 * 9) * 6 * (3 * 2 * 4)
     assert macs("conv2d", (B, 9, 8, 4), (6, 2, 3, 2), groups=2, stride=2) == B * (4 * 4) * 6 * (3 * 2 * 2)
+    assert macs("conv1d", (B, 9, 4), (6, 2, 3), groups=2, stride=2) == B * 4 * 6 * (3 * 2)
+    assert macs("conv3d", (B, 3, 5, 4, 2), (6, 2, 2, 3, 1)) == B * (2 * 3 * 4) * 6 * (2 * 3 * 1 * 2)
+    # a transposed convolution multiplies as often as the convolution that it is the transpose of
+    assert macs("conv_transpose2d", (B, 4, 5, 3), (3, 6, 2, 2), stride=2) == B * (4 * 5) * 6 * (2 * 2 * 3)
     assert macs("layer_norm", (B, N, D), (D,), (D,)) == 0
     assert macs("resize", (B, 4, 5, 3), size=(6, 7)) == B * 3 * (6 * 4 * 5 + 7 * 5 * 6)
