@@ -22,16 +22,30 @@ def softmax(x, *, axis=-1):
     return e / _nonzero(sum(e, axis=axis, keepdims=True))
 
 
+@softmax.pullback
+def _(g, y, x, *, axis):
+    gy = g * y
+    return (gy - y * sum(gy, axis=axis, keepdims=True),)
+
+
 @softmax.kernel(analytic=True)
 def _(x, *, axis=-1):
-    y = np.exp(x - peak(x, axis=axis))
+    y = softmax_in_place(x - peak(x, axis=axis), axis)
+    return y, lambda g: (softmax_cotangent(g, y, axis),)
+
+
+def softmax_in_place(shifted, axis=-1):
+    """Softmax of numbers whose peak has been taken off, written over them."""
+    y = np.exp(shifted, out=shifted)
     y /= _nonzero(np.sum(y, axis=axis, keepdims=True))
+    return y
 
-    def softmax_pullback(g):
-        gy = g * y
-        return (gy - y * np.sum(gy, axis=axis, keepdims=True),)
 
-    return y, softmax_pullback
+def softmax_cotangent(g, y, axis=-1):
+    """The cotangent of softmax's argument: ``y (g - Σ g y)``."""
+    gy = g * y
+    gy -= y * np.sum(gy, axis=axis, keepdims=True)
+    return gy
 
 
 def _nonzero(total):

@@ -10,8 +10,9 @@ from tinyvit.autodiff.op import equation
 from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import tap
 from tinyvit.backend import like
-from tinyvit.equations.activation import softmax
+from tinyvit.equations.activation import softmax, softmax_cotangent, softmax_in_place
 from tinyvit.equations.convolution import linear
+from tinyvit.primitives.reduce import peak
 from tinyvit.primitives.shape import reshape, swapaxes, transpose
 
 
@@ -134,13 +135,15 @@ def merge_heads(y):
 
 def _weights(q, k, bias, scale):
     """``softmax(q kᵀ · scale + bias)`` on arrays, and what takes the weights' cotangent to the scores'."""
-    scores = (q * scale) @ _t(k)
+    scores = q @ _t(k)
+    scores *= scale
     if bias is not None:
         scores = scores + additive(bias, scores)
-    weights, softmax_pullback = softmax.fast(scores)
+    scores -= peak(scores)
+    weights = softmax_in_place(scores)
 
     def score_pullback(dkept, keep):
-        return softmax_pullback(dkept if keep is None else dkept * keep)[0]
+        return softmax_cotangent(dkept if keep is None else dkept * keep, weights)
 
     return weights, score_pullback
 

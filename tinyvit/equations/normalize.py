@@ -22,6 +22,16 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-6):
     return _affine(normal, weight, bias)
 
 
+@layer_norm.pullback
+def _(g, out, x, weight=None, bias=None, *, eps):
+    centred = x - mean(x, axis=-1, keepdims=True)
+    scale = (mean(centred * centred, axis=-1, keepdims=True) + eps) ** -0.5
+    normal = centred * scale
+    h = g if weight is None else g * weight
+    along = mean(h * normal, axis=-1, keepdims=True)  # what changing the variance takes back; the mean takes mean(h)
+    return (h - mean(h, axis=-1, keepdims=True) - normal * along) * scale, lambda: g * normal, lambda: g
+
+
 @layer_norm.kernel(analytic=True)
 def _(x, weight=None, bias=None, *, eps=1e-6):
     normal = x - _row_means(x)
