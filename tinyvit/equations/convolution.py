@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyvit.autodiff.op import equation
 from tinyvit.primitives.contract import einsum
+from tinyvit.primitives.reduce import sum
 from tinyvit.primitives.shape import fold, pad, per_axis, reshape, unfold
 
 
@@ -16,6 +17,13 @@ def linear(x, weight, bias=None):
     """``x Wᵀ + b``.   x (..., N, i), weight (o, i), bias (o,) -> (..., N, o)"""
     y = x @ weight.T
     return y if bias is None else y + bias
+
+
+@linear.pullback
+def _(g, out, x, weight, bias=None):
+    rows = reshape(x, shape=(-1, x.shape[-1]))
+    g_rows = reshape(g, shape=(-1, g.shape[-1]))
+    return lambda: linear(g, weight.T), lambda: g_rows.T @ rows, lambda: sum(g_rows, axis=0)
 
 
 @linear.kernel(analytic=True)
