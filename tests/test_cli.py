@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tinyvit import cli
 from tinyvit import tour as tour_module
+from tinyvit.data import digits
 
 SHORT = tour_module.Plan(
     epochs={"ViT": 1, "ResNet": 1}, batch_size=256, matched_loss=9.0, curvature_images=10, density_steps=3
@@ -26,6 +28,34 @@ def test_the_tour_draws_its_figures_and_prints_its_table(monkeypatch, tmp_path, 
         assert (folder / f"{name}.png").stat().st_size > 5_000
         assert json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     assert {p.stem for p in folder.iterdir()} == FIGURES, "something else was left in the folder"
+    check_numbers(
+        {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in FIGURES}, said.out
+    )
+
+
+def check_numbers(figures, printed):
+    """What the figures show is what it must be, and what the table says."""
+    splits = digits(seed=3)
+    assert figures["digits_and_patches"]["labels"] == splits.train.labels[:8].tolist()
+    assert np.allclose(figures["digits_and_patches"]["mean_ink"], splits.train.images[:8].mean((1, 2, 3)), rtol=1e-5)
+    similarity = np.array(figures["positions"]["similarity"])
+    assert np.allclose(np.einsum("ijij->ij", similarity), 1, atol=1e-5), "a position is like itself"
+    assert np.allclose(similarity, similarity.transpose(2, 3, 0, 1), atol=1e-5)
+    maps = {name: np.array(m) for name, m in figures["attention"].items() if name != "labels"}
+    for name, shown in maps.items():
+        assert shown.shape == (6, 4, 4), name
+        assert (shown >= 0).all(), name
+        assert (shown.sum((1, 2)) <= 1 + 1e-4).all(), f"{name}: the rest of a row is what the class token keeps"
+    heads = np.array(figures["convolution_heads"]["heads"])
+    looked_at = [tuple(int(i) for i in np.unravel_index(m.argmax(), m.shape)) for m in heads]
+    assert looked_at == [(4 + a, 4 + b) for a in (-1, 0, 1) for b in (-1, 0, 1)], "a head misses its tap"
+    assert figures["convolution_heads"]["worst_difference"] < 1e-10
+    for name, value in figures["hessian_spectrum"]["leading"].items():
+        assert f"{value:.3g}" in printed, f"the table and the figure give {name} different eigenvalues"
+    for name, curves in figures["training"].items():
+        steps, losses = curves["loss"]
+        assert len(steps) == len(losses) == SHORT.epochs[name]
+        assert all(0 <= share <= 1 for share in curves["accuracy"][1])
 
 
 @pytest.mark.slow
