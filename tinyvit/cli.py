@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tinyvit {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    tour = commands.add_parser("tour", help="train a ViT on real digits and look inside it, in a minute")
+    tour = commands.add_parser("tour", help="train a ViT on real digits and look inside it, in under a minute")
     tour.add_argument("--seed", type=_seed, default=0, help="where every random number comes from (default 0)")
     tour.add_argument("--out", default="figures", metavar="DIR", help="folder for the figures (default figures)")
     tour.add_argument("--fast", action="store_true", help="a quarter of the time, and worse models")
@@ -92,7 +93,7 @@ def _count(text: str) -> int:
 
 def _tour(options) -> int:
     from tinyvit.machine import reuse_memory
-    from tinyvit.tour import NEXT, tour
+    from tinyvit.tour import CAPTIONS, next_steps, tour
 
     reuse_memory()
     start = time.perf_counter()
@@ -110,16 +111,28 @@ def _tour(options) -> int:
         f"\nλmax: SciPy's eigsh on exact Hessian–vector products in float64, all parameters, evaluation mode,\n"
         f"  {report.plan.curvature_images} training images, at the first epoch whose training loss is below "
         f"{report.plan.matched_loss:g}"
+        f"{_not_reached(report)}"
         f"\nAttention as convolution: {report.convolution_error:.1e} worst difference, K = 1 … 5, random kernels\n"
     )
     print("Figures (numbers beside each in a .json):")
     for path in report.figures:
-        print(f"  {path}")
+        print(f"  {path}\n      {CAPTIONS[path.stem]}")
     print("\nThree things to try next:")
-    for command, why in NEXT:
-        print(f"  {command:44}  {why}")
+    for arguments, why in next_steps(options.seed).items():
+        print(f"  {_program()} {arguments}\n      {why}")
     print(f"\n{time.perf_counter() - start:.0f} s")
     return 0
+
+
+def _not_reached(report) -> str:
+    """Which models never got to the loss at which curvature is compared."""
+    late = [name for name, loss in report.matched_loss.items() if loss >= report.plan.matched_loss]
+    return f"\n  (not reached by {', '.join(late)}: measured where it ended, so do not compare)" if late else ""
+
+
+def _program() -> str:
+    """How this command can be called again: by its name, or by the path it was called with."""
+    return "tinyvit" if shutil.which("tinyvit") or not sys.argv[0].endswith("tinyvit") else sys.argv[0]
 
 
 def _models(options) -> int:

@@ -219,7 +219,7 @@ def training_curves(records: Mapping[str, Mapping[str, Curve]], *, axes: Sequenc
     loss.set_yscale("log")
     _plain_numbers(loss.yaxis)
     loss.set(xlabel="step", ylabel="training loss (nats)")
-    accuracy.set(xlabel="step", ylabel="held-out accuracy (%)")
+    accuracy.set(xlabel="step", ylabel="validation accuracy (%)")
     accuracy.legend(loc="lower right")
     for axis in (loss, accuracy):
         axis.grid(axis="y")

@@ -1,4 +1,4 @@
-"""The tour: a vision transformer learns real digits and opens itself up, in a minute.
+"""The tour: a vision transformer learns real digits and opens itself up, in under a minute.
 
 Each stop is a function of a few lines that uses the public face of the package and draws one figure.
 """
@@ -167,7 +167,7 @@ def _ticking(operator, name: str | None):
     from scipy.sparse.linalg import LinearOperator
     from tqdm import tqdm
 
-    with tqdm(desc=name, disable=name is None, unit="product", leave=False, dynamic_ncols=True) as bar:
+    with tqdm(desc=name, disable=None if name else True, unit="product", leave=False, dynamic_ncols=True) as bar:
 
         def counted(v):
             bar.update()
@@ -235,8 +235,20 @@ def _draw_convolution(splits: Splits, rng: np.random.Generator, out: Path) -> Pa
     return plots.save(plots.convolution_heads(centre, 3, exact, attended), out / "convolution_heads.png", numbers)
 
 
-NEXT: tuple[tuple[str, str], ...] = (
-    ("tinyvit describe vit_base_patch16_224", "a published ViT, module by module, without allocating it"),
-    ('tinyvit models "vit_*"', "every model by name; in Python: tinyvit.create_model(name, rng=...)"),
-    ("tinyvit tour --seed 1 --out figures/seed1", "how much of this was luck?"),
-)
+CAPTIONS = {
+    "digits_and_patches": "eight digits and the 16 patches of 2×2 pixels that a ViT reads each as",
+    "training": "training loss (on the images that the Hessian is taken of) and validation accuracy, epoch by epoch",
+    "positions": "for every patch, how like its learned position is to all others (cosine)",
+    "attention": "where the class token looks, mean over heads; each map has its own scale, the dots are the digit",
+    "hessian_spectrum": "density of the Hessian's eigenvalues, a few nodes smoothed; dotted: λmax; log axes",
+    "convolution_heads": "where each of 9 heads looks from one pixel; convolution and attention give the same image",
+}
+
+
+def next_steps(seed: int) -> dict[str, str]:
+    """Three commands to try after the tour, and why."""
+    return {
+        "describe vit_base_patch16_224": "a published ViT, module by module, without allocating it",
+        "exercises start my_exercises": "write softmax, LayerNorm and attention; pytest grades them",
+        f"tour --seed {seed + 1} --out figures/seed{seed + 1}": "how much of this was luck?",
+    }

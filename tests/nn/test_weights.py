@@ -355,3 +355,21 @@ def test_a_fitting_file_is_not_resampled(rng, tmp_path):
     model = small(rng)
     again = create_model("vit_digits", depth=1, weights=save_weights(model, tmp_path / "m"), positions="timm")
     assert_same(model.state_dict(), again.state_dict())
+
+
+def test_what_a_newcomer_tries_is_answered(tmp_path):
+    model = create_model("vit_digits", rng=np.random.default_rng(0))
+    with pytest.raises(TypeError, match=r"expected a Module, got a str; save_weights\(model, path\)"):
+        save_weights(str(tmp_path / "a.safetensors"), model)
+    with pytest.raises(ValueError, match="names another format"):
+        save_weights(model, tmp_path / "a.npz")
+    path = save_weights(model, tmp_path / "a.safetensors")
+    with pytest.raises(StateError, match="no name in common: is this the state of another model"):
+        create_model("resnet_digits", weights=path)
+    with pytest.raises(ValueError, match=r"images\[\.\.\., None\]"):
+        model(np.zeros((4, 8, 8), np.float32))
+    with pytest.raises(TypeError, match="expected an array, got a list"):
+        model([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="did you mean vit_tiny_patch16_224"):
+        create_model("vit_tiny")
+    assert repr(model) == "<ViT, 26,762 parameters; tinyvit.describe(model) lists its modules>"

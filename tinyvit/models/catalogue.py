@@ -59,7 +59,15 @@ def _find(name: str):
             return paper, paper.PUBLISHED[name].config
         if name in paper.SMALL:
             return paper, paper.SMALL[name]
+    raise ValueError(
+        f"there is no model {name!r}; did you mean {', '.join(_near(name))}? `tinyvit models` lists them all"
+    )
+
+
+def _near(name: str) -> list[str]:
+    """The names a wrong one may have meant: those it begins, those it is in, or those spelt alike."""
     import difflib
 
-    near = difflib.get_close_matches(name, list_models(), n=3) or list_models()[:3]
-    raise ValueError(f"name: there is no model {name!r}; did you mean {', '.join(near)}? See list_models()")
+    names = list_models()
+    begun = [n for n in names if n.startswith(name)] or [n for n in names if name in n]
+    return (begun or difflib.get_close_matches(name, names) or names)[:3]

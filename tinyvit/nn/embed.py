@@ -39,11 +39,15 @@ def check_images(images, channels: int, size: tuple[int, int] | None = None) -> 
     channels, size  what the model is made for; without a size any will do
     Raises ValueError for a shape that is not (B, H, W, channels), TypeError for numbers that are not floating-point.
     """
+    if not hasattr(images, "shape"):
+        raise TypeError(f"images: expected an array, got a {type(images).__name__}; np.asarray(images, np.float32)")
     H, W = size or ("H", "W")
     got = tuple(images.shape)
     if len(got) != 4 or got[3] != channels or (size and got[1:3] != tuple(size)):
         hint = ""
-        if len(got) == 3:
+        if len(got) == 3 and channels == 1 and (not size or got[1:] == tuple(size)):
+            hint = "; grey images have a channel axis too: images[..., None]"
+        elif len(got) == 3:
             hint = "; a single image is a batch of one: images[None]"
         elif len(got) == 4 and got[1] == channels != got[3]:
             hint = "; channels come last here: np.transpose(images, (0, 2, 3, 1))"

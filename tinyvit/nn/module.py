@@ -36,10 +36,11 @@ class StateError(ValueError):
     ``missing`` and ``unexpected`` list names; ``misshaped`` and ``mistyped`` list (name, the state's, the model's).
     """
 
-    def __init__(self, missing, unexpected, misshaped, mistyped=(), hint: str = ""):
+    def __init__(self, missing, unexpected, misshaped, mistyped=(), hint: str = "", strangers: bool = False):
         self.missing, self.unexpected = list(missing), list(unexpected)
         self.misshaped, self.mistyped = list(misshaped), list(mistyped)
-        lines = [f"missing: {name}" for name in missing] + [f"unexpected: {name}" for name in unexpected]
+        lines = ["(no name in common: is this the state of another model?)"] if unexpected and strangers else []
+        lines += [f"missing: {name}" for name in missing] + [f"unexpected: {name}" for name in sorted(unexpected)]
         lines += [f"mis-shaped: {name} is {got}, the model's is {own}" for name, got, own in misshaped]
         lines += [f"mis-typed: {name} is {got}, the model's is {own}" for name, got, own in mistyped]
         super().__init__("\n  ".join(["the state does not fit the model", *lines, *[hint] * bool(hint)]))
@@ -61,6 +62,11 @@ class Module:
 
     def __call__(self, *inputs, **options):
         return run_module(self, inputs, options)
+
+    def __repr__(self):
+        return (
+            f"<{type(self).__name__}, {self.num_parameters():,} parameters; tinyvit.describe(model) lists its modules>"
+        )
 
     # finding ------------------------------------------------------------------------------
 
@@ -114,7 +120,7 @@ class Module:
         misshaped = [(n, np.shape(state[n]), own[n].shape) for n in met if np.shape(state[n]) != own[n].shape]
         mistyped = [(n, state[n].dtype, own[n].dtype) for n in met if not _castable(state[n].dtype, own[n].dtype)]
         if misshaped or mistyped or (strict and (missing or unexpected)):
-            raise StateError(missing, unexpected, misshaped, mistyped)
+            raise StateError(missing, unexpected, misshaped, mistyped, strangers=not met)
         for name in met:
             dtype = own[name].dtype
             if isinstance(own[name].data, Blueprint):

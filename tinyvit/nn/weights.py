@@ -17,12 +17,21 @@ class WeightFileError(ValueError):
     """A weight file that cannot be read: not safetensors, damaged, or of types a model cannot use."""
 
 
+OTHER_FORMATS = {".npz", ".npy", ".pt", ".pth", ".bin", ".pkl", ".h5", ".msgpack"}
+
+
 def save_weights(model: Module, path, metadata: dict[str, str] | None = None) -> Path:
     """Write the model's parameters and buffers to a safetensors file, under timm's names.
 
     The file appears whole or not at all: it is written beside its place, flushed to disk, and moved there.
+    Raises TypeError for what is not a model, ValueError for a name that ends as another format does.
     """
     from safetensors.numpy import save
+
+    if not isinstance(model, Module):
+        raise TypeError(f"model: expected a Module, got a {type(model).__name__}; save_weights(model, path)")
+    if Path(path).suffix in OTHER_FORMATS:
+        raise ValueError(f"path: {str(path)!r} names another format; these are safetensors: use that ending")
 
     # safetensors 0.8 writes wrong numbers for arrays that are not C-contiguous, so every one is made so
     state = {name: np.ascontiguousarray(to_numpy(x)).reshape(x.shape) for name, x in model.state_dict().items()}

@@ -105,8 +105,8 @@ def evaluate(model: Module, dataset: tuple, *, batch_size: int = 256) -> Score:
 
 
 def _bar(batches, name: str | None):
-    """A progress bar over the batches; silent without a name."""
+    """A progress bar over the batches; silent without a name, and where nobody watches (a file, a pipe)."""
     from tqdm import tqdm
 
     total = len(batches) if hasattr(batches, "__len__") else None
-    return tqdm(total=total, desc=name, disable=name is None, unit="step", leave=False, dynamic_ncols=True)
+    return tqdm(total=total, desc=name, disable=None if name else True, unit="step", leave=False, dynamic_ncols=True)
