@@ -216,7 +216,7 @@ EDITS: dict[int, list[Edit]] = {
         ),
         wrong(
             "layer_norm_backward",
-            "with x − μ in place of n in the variance path",
+            "with x − μ in place of x̂ in the variance path",
             "dx",
             ("along_variance = normal * (h * normal)", "along_variance = (x - mean) * (h * (x - mean))"),
         ),
@@ -238,9 +238,9 @@ EDITS: dict[int, list[Edit]] = {
             ),
         ),
         wrong("layer_norm_backward", "with the gain applied TWICE", "dgain", ("(g * normal)", "(h * normal)")),
-        wrong("layer_norm_backward", "with x in place of n", "dgain", ("(g * normal)", "(g * x)")),
-        wrong("layer_norm_backward", "with x − μ in place of n", "dgain", ("(g * normal)", "(g * (x - mean))")),
-        wrong("layer_norm_backward", "WITHOUT n: the sum of g alone", "dgain", ("(g * normal)", "g")),
+        wrong("layer_norm_backward", "with x in place of x̂", "dgain", ("(g * normal)", "(g * x)")),
+        wrong("layer_norm_backward", "with x − μ in place of x̂", "dgain", ("(g * normal)", "(g * (x - mean))")),
+        wrong("layer_norm_backward", "WITHOUT x̂: the sum of g alone", "dgain", ("(g * normal)", "g")),
         wrong("layer_norm_backward", "multiplied by the gain", "doffset", ("doffset = g", "doffset = h")),
         wrong(
             "layer_norm_backward",

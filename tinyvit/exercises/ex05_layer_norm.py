@@ -18,14 +18,15 @@ EXERCISE = Exercise(
         "Whose mean and variance change if you push x[b, n, d] a little?\n"
         "By how many paths, then, does x[b, n, d] reach y[b, n, :]?",
         "With μ and σ² the mean and the variance (1/D, not 1/(D−1)) of one token:\n"
-        "  n = (x − μ) / √(σ² + ε),   y = gain · n + offset.\n"
-        "Let h = g · gain be the cotangent of n. Three paths lead from x to n: directly, by μ, and by σ.\n"
+        "  x̂ = (x − μ) / √(σ² + ε),   y = gain · x̂ + offset.\n"
+        "Cotangent of an array: the derivative of the loss by it, in its shape; g is that of y. Let h = g · gain be\n"
+        "the cotangent of x̂. Three paths lead from x to x̂: directly, by μ, and by σ.\n"
         "  ∂μ/∂xᵢ = 1/D,   ∂σ²/∂xᵢ = 2 (xᵢ − μ)/D.   Add what comes along each.\n"
         "gain and offset are shared by all tokens: the gradient of what is shared is a sum over those who share it.",
-        "dx = (h − mean(h) − n · mean(h · n)) / √(σ² + ε),  means over the features of one token.\n"
+        "dx = (h − mean(h) − x̂ · mean(h · x̂)) / √(σ² + ε),  means over the features of one token.\n"
         "The second term is the path by the mean, the third the path by the variance; the third is the one that is "
         "usually missing.\n"
-        "dgain = Σ g · n  and  doffset = Σ g,  sums over batch and tokens; no gain appears in either.",
+        "dgain = Σ g · x̂  and  doffset = Σ g,  sums over batch and tokens; no gain appears in either.",
     ),
 )
 
@@ -183,7 +184,7 @@ def _(g, x, eps):
 
 
 @layer_norm_backward.wrong(
-    "dx", "with the gain multiplied LAST, outside the means", clue="y = gain · n: which is undone first, going back?"
+    "dx", "with the gain multiplied LAST, outside the means", clue="y = gain · x̂: which is undone first, going back?"
 )
 def _(g, x, gain, eps):
     normal, root = normalised(x, eps)
@@ -215,7 +216,7 @@ def _(g, x, gain, eps):
 
 
 @layer_norm_backward.wrong(
-    "dx", "with x − μ in place of n in the variance path", clue="The path by σ meets two factors 1/σ more."
+    "dx", "with x − μ in place of x̂ in the variance path", clue="The path by σ meets two factors 1/σ more."
 )
 def _(g, x, gain, eps):
     h, (normal, root) = g * gain, normalised(x, eps)
@@ -229,27 +230,27 @@ def _(g, x, gain, eps):
     return (h - h.mean(-2, keepdims=True) - path) / root
 
 
-@layer_norm_backward.wrong("dgain", "with the gain applied TWICE", clue="y = gain · n: what is ∂y/∂gain?")
+@layer_norm_backward.wrong("dgain", "with the gain applied TWICE", clue="y = gain · x̂: what is ∂y/∂gain?")
 def _(g, x, gain, eps):
     return (g * gain * normalised(x, eps)[0]).sum((0, 1))
 
 
-@layer_norm_backward.wrong("dgain", "with x in place of n", clue="What is the gain multiplied with, going forward?")
+@layer_norm_backward.wrong("dgain", "with x in place of x̂", clue="What is the gain multiplied with, going forward?")
 def _(g, x):
     return (g * x).sum((0, 1))
 
 
-@layer_norm_backward.wrong("dgain", "with x − μ in place of n", clue="What is the gain multiplied with, going forward?")
+@layer_norm_backward.wrong("dgain", "with x − μ in place of x̂", clue="What is the gain multiplied with, going forward?")
 def _(g, x):
     return (g * (x - mean(x))).sum((0, 1))
 
 
-@layer_norm_backward.wrong("dgain", "WITHOUT n: the sum of g alone", clue="What is the gain multiplied with?")
+@layer_norm_backward.wrong("dgain", "WITHOUT x̂: the sum of g alone", clue="What is the gain multiplied with?")
 def _(g):
     return g.sum((0, 1))
 
 
-@layer_norm_backward.wrong("doffset", "multiplied by the gain", clue="y = gain · n + offset: what is ∂y/∂offset?")
+@layer_norm_backward.wrong("doffset", "multiplied by the gain", clue="y = gain · x̂ + offset: what is ∂y/∂offset?")
 def _(g, gain):
     return (g * gain).sum((0, 1))
 
