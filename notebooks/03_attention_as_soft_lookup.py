@@ -8,7 +8,7 @@
 #
 # **Slides** · deck 1, *Scaled Dot-Product Attention*, *Multi-Head Attention*; deck 3, the look-up table *Goat,
 # Squirrel, Dolphin, Mouse*, *Self-attention head*, *Multihead self-attention*, *The animal didn't cross the street…*;
-# deck 5, *Attention Scores Between 2 Words*, *Toy Example*.
+# deck 5, *Attention Scores Between 2 Words*, *Toy Example*. (The README lists the decks.)
 #
 # **You will be able to**
 # 1. write attention as one equation and say what each letter does,
@@ -98,21 +98,25 @@ print("cosine of query and mouse, before and after:",
 print("weight of the mouse, before and after:      ", *(round(float(a[0, 3]), 3) for a in (before, after)))
 A = tinyvit.softmax(keys @ keys.T)  # the animals look at each other
 print("each query's weights sum to 1:", np.allclose(A.sum(axis=1), 1), "  each key's:", np.allclose(A.sum(axis=0), 1))
-print("every token also looks at itself:", bool(np.all(np.diag(A) > 0)))
+U_q, U_k = np.eye(4), np.roll(np.eye(4), 1, axis=0)  # now each animal asks for something else than it offers
+print("weight of each animal for itself, q = k:    ", *(f"{a:.2f}" for a in np.diag(A)))
+B = tinyvit.softmax(keys @ U_q @ (keys @ U_k).T)
+print("the same, queries and keys of different U:  ", *(f"{b:.2f}" for b in np.diag(B)))
 
 # %% [markdown]
 # The match is an inner product, not a cosine: the *length* of a key matters. Softmax distributes one query over
-# **keys**, not the other way round. And a token is among its own keys, usually with a large weight.
+# **keys**, not the other way round. And the keys are those of *all* tokens, a token's own among them. How much a token
+# looks at itself is for $U_q$ and $U_k$ to decide: with $q = k$, as here, it matches itself well, since
+# $q \cdot q = \lVert q\rVert^2$; with different $U$ it need not.
 #
 # ## 2 · Why divide by $\sqrt d$?
 #
-# Let the $d$ numbers of a query and of the keys be independent, with mean 0 and variance 1, as they are behind a
-# LayerNorm in a fresh network. Then
+# Suppose that the $d$ numbers of a query and of the keys are independent, with mean 0 and variance 1. Then
 #
 # $$\mathbb E[q\cdot k] = 0, \qquad
 # \operatorname{Var}[q\cdot k] = \sum_{c=1}^{d} \mathbb E[q_c^2]\,\mathbb E[k_c^2] = d .$$
 #
-# Scores grow like $\sqrt d$: a wider model has a larger $\beta$, which nobody chose. What that does can be predicted.
+# Scores grow like $\sqrt d$: a wider head has a larger $\beta$, which nobody chose. What that does can be predicted.
 # For $n$ keys whose scores are normal with variance $\sigma^2$, sums over many keys become expectations, and the
 # entropy of the weights is
 #
@@ -120,7 +124,7 @@ print("every token also looks at itself:", bool(np.all(np.diag(A) > 0)))
 # = \log n - \frac{\sigma^2}{2},$$
 #
 # because $\mathbb E[e^{s}] = e^{\sigma^2/2}$ and $\mathbb E[s\,e^{s}] = \sigma^2 e^{\sigma^2/2}$. With the factor,
-# $\sigma = 1$: attention starts half a nat below uniform, at *every* width. Without it, $\sigma^2 = d$: the formula
+# $\sigma = 1$: attention lies half a nat below uniform, at *every* width. Without it, $\sigma^2 = d$: the formula
 # has the entropy used up when $d = 2\log n$, about 8 for 64 keys.
 
 # %%
@@ -144,11 +148,14 @@ attention = {"with 1/√d": [tinyvit.softmax(s / np.sqrt(d)) for d, s in product
 
 # %%
 entropies = {name: [entropy(a) for a in of_widths] for name, of_widths in attention.items()}
-theory = {"log n − ½": (widths, np.full(len(widths), np.log(n) - 0.5)),
-          "log n − d/2": (widths[:4], np.log(n) - widths[:4] / 2)}  # fmt: skip
+uniform = np.log(n)
+theory = {"log n − ½": (widths, np.full(len(widths), uniform - 0.5)),
+          "log n − d/2": (widths[:4], uniform - widths[:4] / 2),
+          "log n, uniform": (widths, np.full(len(widths), uniform))}  # fmt: skip
 curves = {name: (widths, values) for name, values in entropies.items()}
 figure = plots.lines(curves, theory=theory, x="width d of queries and keys", y="entropy of attention (nats)", log="x")
-_ = plots.save(figure, FIGURES / "03_entropy.png", {"widths": widths, "keys": n, "entropies": entropies})
+numbers = {"widths": widths, "keys": n, "entropies": entropies, "uniform": uniform}
+_ = plots.save(figure, FIGURES / "03_entropy.png", numbers)
 figure
 
 # %% [markdown]
@@ -156,12 +163,44 @@ figure
 # slowly: as soon as a few keys carry the whole sum, an expectation over "many" keys is no longer a good picture of
 # it. It ends near zero all the same. At $d = 1$ there is nothing to scale, and both curves start at the same point.
 #
+# ### And in a fresh model?
+#
+# Variance 1 was an assumption. What a LayerNorm puts out has it, but $q = zU_q$ has variance $Ds^2$ if the entries of
+# $U_q$ have variance $s^2$. So has $k$, the scores have $\sigma = Ds^2$ whatever $d$ is, and
+# $\log N - \mathcal H \approx (Ds^2)^2/2$ (`capture`, which collects the weights, comes in section 6):
+
+
+# %%
+def missing(model, images):
+    """log N minus the entropy of attention, for each block."""
+    with tinyvit.capture(model, "blocks.*.attn.weights") as seen:
+        model(images)
+    return [np.log(a.shape[-1]) - tinyvit.analysis.attention_entropy(a.data).mean() for a in seen.values()]
+
+
+noise = np.random.default_rng(0).normal(size=(1, 224, 224, 3))
+digits = tinyvit.data.digits(seed=0).test.images[:20].astype(float)
+for name, images, places in (("vit_tiny_patch16_224", noise, 3), ("vit_digits", digits, 2)):
+    model = tinyvit.create_model(name, rng=np.random.default_rng(0)).astype(float)
+    sigma = model.pos_embed.shape[-1] * model.blocks[0].attn.qkv.weight.data.var()
+    print(f"{name:20}  σ = {sigma:.2f}, predicted {sigma**2 / 2:.{places}f}, found in the first three blocks:",
+          *(f"{gap:.{places}f}" for gap in missing(model, images)[:3]))  # fmt: skip
+
+# %% [markdown]
+# Real models start from small weights: with $s = 0.02$, a ViT-Ti begins three *thousandths* of a nat below uniform.
+# `vit_digits` starts from larger ones, $Ds^2 = 1$, yet misses less than half a nat: tokens of one image are alike, and
+# what all keys share shifts all scores alike, which softmax does not see. So $1/\sqrt d$ does not *put* the entropy
+# anywhere; it keeps the width of a head from moving it. And a map of a fresh model is nearly flat.
+#
 # ### A saturated softmax cannot learn
 #
 # From notebook 01: the pullback of softmax is $s \odot (g - \langle g, s\rangle)$, with the Jacobian
-# $\operatorname{diag}(s) - s s^{\mathsf T}$. Its trace, $1 - \sum_j s_j^2$, says how much gradient gets through: for
-# weights near uniform it is near 1; if one weight is $1 - \delta$ it is about $2\delta$, and nothing gets through.
-# For normal scores with $\sigma = 1$ we expect $\sum_j s_j^2 \approx e/n$.
+# $\operatorname{diag}(s) - s s^{\mathsf T}$. Its $n$ eigenvalues are *gains*, factors that
+# directions of $g$ pass with; none is negative, and the trace, $1 - \sum_j s_j^2$, is their sum. For weights near
+# uniform it is near 1; if one weight is $1 - \delta$ it is about $2\delta$, and every gain is at most that. Do not read
+# it as a single gain: near uniform each is only about $1/n$. (For $n = 64$, uniform weights have trace 0.98 and largest
+# gain 0.016; one weight of 0.999 and equal others have 0.002 and 0.001.) For normal scores with $\sigma = 1$ we expect
+# $\sum_j s_j^2 \approx e/n$.
 
 # %%
 through = {
@@ -174,9 +213,9 @@ _ = plots.save(figure, FIGURES / "03_gradient.png", {"widths": widths, "keys": n
 figure
 
 # %% [markdown]
-# The median query of an unscaled head at $d = 1024$ passes a tiny fraction of the gradient on. A head that starts by
-# looking at the wrong token has no way to find out. This is a statement about *initial* weights: training may make
-# the scores large again, and often does, but then because it helped.
+# For the median query of an unscaled head at $d = 1024$, all gains together are below a thousandth. A head that
+# starts by looking at the wrong token has no way to find out. This is a statement about *initial* weights: training
+# may make the scores large again, and often does, but then because it helped.
 #
 # ## 3 · Several heads
 #
@@ -214,8 +253,8 @@ figure
 # Where an animal has nothing that a head knows, its query is zero and its attention uniform: heads that find nothing
 # take the mean.
 #
-# Heads cost nothing. The maps $U_q, U_k, U_v, U_{\text{msa}}$ have $4D^2$ weights for every $h$; only the number of
-# softmaxes changes. And a head is nothing but attention on a slice:
+# Heads cost no weights: $U_q, U_k, U_v, U_{\text{msa}}$ have $4D^2$ of them for every $h$. What they cost is maps:
+# $h$ of $N^2$ numbers each, to be computed and kept. And a head is nothing but attention on a slice:
 
 # %%
 N, D, h = 6, 12, 3
@@ -282,7 +321,6 @@ def shuffle_patches(images, side, order):
     return patches.reshape(-1, n, n, side, side).swapaxes(2, 3).reshape(images.shape)
 
 
-digits = tinyvit.data.digits(seed=0).test.images[:20].astype(float)
 shuffled = shuffle_patches(digits, 2, rng.permutation(16))
 for positions in ("none", "learn"):
     model = tinyvit.create_model("vit_digits", rng=np.random.default_rng(0), pos_embed=positions).astype(float)
@@ -305,8 +343,8 @@ for name, a in seen.items():
           f"  entropy/log N: {tinyvit.analysis.attention_entropy(a.data, normalised=True).mean():.2f}")  # fmt: skip
 
 # %% [markdown]
-# The last column is the honest part: a fresh model attends to nearly everything alike, so its maps show nothing.
-# Notebook 06 trains one and looks again.
+# The last column is the honest part: a fresh model attends to nearly everything alike (section 2 says why), so its maps
+# show nothing. Notebook 06 trains one and looks again.
 #
 # What `capture` gives are tensors *in the graph*, so one can ask how a logit depends on them; and it can change
 # values on their way, for instance to switch a head off:
@@ -353,9 +391,33 @@ else:
 #
 # 1. Keys are multiplied by 2 and queries by ½. What happens to the attention? What does that say about interpreting
 #    the length of a single query?
+#
+#    <details><summary>Answer</summary>
+#
+#    Nothing: every product $q \cdot k_j$ stays as it is, and so it does for $q \to qM$, $k \to k M^{-\mathsf T}$ with
+#    any invertible $M$. The length of a query has no meaning by itself; only its products with keys have.
+#
+#    </details>
+#
 # 2. Why is $1/\sqrt d$ right at initialisation and $1/d$ wrong, although both stop the scores from growing? Predict
 #    the entropy for $1/d$.
+#
+#    <details><summary>Answer</summary>
+#
+#    With $1/d$ and unit variances $\sigma^2 = 1/d$, so $\mathcal H \approx \log n - 1/(2d)$: the wider the head, the
+#    nearer to a plain mean, and the gradients of $q$ and $k$ are $\sqrt d$ times smaller. With $1/\sqrt d$ no width
+#    matters.
+#
+#    </details>
+#
 # 3. The class token sees a bag of patches if there are no positions. Would it help to give positions to the *keys*
 #    only?
+#
+#    <details><summary>Answer</summary>
+#
+#    Yes: its weights then depend on where a patch stands, so its answer changes when patches are shuffled. But a query
+#    does not know its own place: no patch can ask for its left neighbour, and equal patches stay equal in every layer.
+#
+#    </details>
 #
 # **Next** · 06, the vision transformer end to end.
