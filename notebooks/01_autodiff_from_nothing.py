@@ -6,7 +6,7 @@
 #
 # **Slides** · deck 2, *Sharpness Aware Minimization (SAM)*, where the update is
 # $w \leftarrow w - \alpha \nabla L(w + \hat\delta)$; deck 2, *Leading eigenvalue of Hessian*. The slides take
-# $\nabla$ for granted; here is where it comes from.
+# $\nabla$ for granted; here is where it comes from. (The README lists the decks.)
 #
 # **You will be able to**
 # 1. derive the pullback of an operation and write it down in one line,
@@ -502,9 +502,35 @@ else:
 #
 # 1. Reverse mode carries a row through the chain rule from the left. For which shapes of program would it be cheaper
 #    to carry a column from the right (*forward mode*), and why is a network's loss not one of them?
+#
+#    <details><summary>Answer</summary>
+#
+#    One sweep gives a column of $J$ forwards and a row backwards: for all of $J$, forward mode takes $n$ sweeps and
+#    reverse mode $m$, so forward mode wins if $n < m$. A loss has $m = 1$, and $n$ is the number of weights, often
+#    millions.
+#
+#    </details>
+#
 # 2. LayerNorm with gain 1 hides a forgotten variance path from the test with ones. Does it still, when the gain
 #    $\gamma$ is random? Work out $\langle 1, y\rangle$ in both cases.
+#
+#    <details><summary>Answer</summary>
+#
+#    With gain 1, $\langle 1, y\rangle$ is the same for every $x$, and both rules return the right zero. With a random
+#    gain it is $\langle\gamma, \hat x\rangle$ plus a constant: $\gamma$ plays the random cotangent, and the mistake
+#    shows.
+#
+#    </details>
+#
 # 3. A finite-difference test in float32 has $u = 2^{-24}$. What is the smallest error that a central difference can
 #    reach, and why do all tests of this package run in float64?
+#
+#    <details><summary>Answer</summary>
+#
+#    About $u^{2/3} = 2^{-16} \approx 1.5\cdot10^{-5}$, where float64 reaches about $2\cdot10^{-11}$. A test has to
+#    tolerate its own error, and one that tolerates $10^{-5}$ also passes small mistakes, such as a misplaced
+#    $\epsilon$.
+#
+#    </details>
 #
 # **Next** · 03, attention as a soft look-up, where the softmax's pullback decides whether a network can learn.

@@ -77,6 +77,7 @@ def test_header_and_footer(path):
     assert re.search(r"exercise \d\d", last)
     questions = last.partition("## Three questions")[2]
     assert re.findall(r"^(\d)\. ", questions, flags=re.M) == ["1", "2", "3"]
+    assert questions.count("<details><summary>Answer</summary>\n\n") == questions.count("</details>\n\n") == 3  # folded
     assert "**Next** · " in last
 
 
