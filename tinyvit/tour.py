@@ -52,7 +52,7 @@ class Plan:
 
 
 FULL = Plan(epochs={"ViT": 12, "ResNet": 5})
-FAST = Plan(epochs={"ViT": 4, "ResNet": 2}, matched_loss=0.9, curvature_images=60, density_steps=8)
+FAST = Plan(epochs={"ViT": 3, "ResNet": 2}, rate=6e-3, matched_loss=1.2, curvature_images=40, density_steps=6)
 
 
 @dataclass
