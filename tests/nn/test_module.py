@@ -1,8 +1,11 @@
 """Modules: what the walk finds, modes, precision, other weights for a while; and the table of a model."""
 
+import sys
+
 import numpy as np
 import pytest
 
+import tinyvit
 from tinyvit import Buffer, Module, Parameter, Sequential, Tensor, count_macs, create_model, describe, swapped
 from tinyvit.nn.basic import Linear
 from tinyvit.nn.describe import input_shape, measure
@@ -233,3 +236,16 @@ def test_a_module_that_runs_twice_is_one_row(rng):
 
     rows = measure(Twice(), (2, 3))
     assert [(row.name, row.params, row.macs) for row in rows] == [("", 12, 36), ("layer", 12, 36), ("drop", 0, 0)]
+
+
+def test_a_model_moves_to_a_device_that_is_there(monkeypatch):
+    model = tinyvit.create_model("vit_digits", rng=np.random.default_rng(0))
+    before = {name: x.copy() for name, x in model.state_dict().items()}
+    assert model.to("cpu") is model
+    assert all(np.array_equal(x, before[name]) for name, x in model.state_dict().items())
+    with pytest.raises(ValueError, match='device: expected "cpu" or "cuda"'):
+        model.to("tpu")
+    monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r"tinyvit\[cuda12\]"):
+        model.to("cuda")
+    assert all(np.array_equal(x, before[name]) for name, x in model.state_dict().items()), "half of it was moved"

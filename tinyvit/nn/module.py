@@ -12,6 +12,7 @@ import numpy as np
 
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import run_module
+from tinyvit.backend import to_device
 from tinyvit.blueprint import Blueprint
 
 
@@ -152,6 +153,10 @@ class Module:
     def astype(self, dtype):
         """Change the precision of every floating parameter and buffer. Returns the model."""
         return self._convert(lambda x: x.astype(dtype) if x.dtype.kind == "f" else x)
+
+    def to(self, device: str):
+        """Move every parameter and buffer to ``"cpu"`` (NumPy) or ``"cuda"`` (CuPy). Returns the model."""
+        return self._convert(lambda x: to_device(x, device))
 
     def _convert(self, change):
         for _, value in self.named_state():
