@@ -70,10 +70,11 @@ def training(
                 model.eval()
             if not np.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss} at step {number}; a smaller learning rate may help")
-            optimizer.step(g, schedule(number))
+            rate = schedule(number)
+            optimizer.step(g, rate)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
-            yield Step(number, loss, schedule(number), global_norm(g), time.perf_counter() - start)
+            yield Step(number, loss, rate, global_norm(g), time.perf_counter() - start)
 
 
 def predict(model: Module, images, *, chunk: int = 16, workers: int | None = None):
