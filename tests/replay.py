@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))  # references.py lies beside this file, wherever it is run from
-from references import (
+sys.path.insert(0, str(Path(__file__).parent))  # references/ lies beside this file, wherever it is run from
+from references import MODELS
+from references.operators import (
     IN_FLOAT32,
-    MODELS,
     OPERATORS,
     Case,
     coded,

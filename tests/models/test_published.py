@@ -9,33 +9,14 @@ from reference import DATA, fixture, variants
 
 from tinyvit import count_macs, create_model, list_models, load_weights, save_weights
 from tinyvit.blueprint import Blueprint
-from tinyvit.models.catalogue import published
+from tinyvit.models.catalogue import PAPERS, counted, published
 from tinyvit.models.resnet import ResNet, ResNetConfig
 from tinyvit.models.vit import ViT, ViTConfig
 from tinyvit.nn.weights import read_weights
 
 # counts -------------------------------------------------------------------------------------
 
-NO_TOKEN = {"class_token": False, "global_pool": "avg"}
-
-# rows of the table of variants that are a catalogue model with some settings changed
-CHANGED = {
-    "ViT-B/16-headless@224": ("vit_base_patch16_224", {"num_classes": 0}),
-    "ViT-L/16-headless@224": ("vit_large_patch16_224", {"num_classes": 0}),
-    "ViT-H/14-headless@224": ("vit_huge_patch14_224", {"num_classes": 0}),
-    "ViT-b (B halved)@224": ("vit_base_patch32_224", {"embed_dim": 768 // 2, "num_heads": 6}),
-    "ViT-B/16 without class token@224": ("vit_base_patch16_224", NO_TOKEN),
-    "ViT-B/16 without class token@384": ("vit_base_patch16_224", NO_TOKEN | {"img_size": 384}),
-    "ViT-L/16 without class token@224": ("vit_large_patch16_224", NO_TOKEN),
-    "ViT-L/16 without class token@384": ("vit_large_patch16_224", NO_TOKEN | {"img_size": 384}),
-    "ViT-S/16 without class token@224": ("vit_small_patch16_224", NO_TOKEN),
-    "ViT-S/16 without class token@384": ("vit_small_patch16_224", NO_TOKEN | {"img_size": 384}),
-    "ResNet-50 rebuilt x1 (check)@224": ("resnet50", {}),
-    "ResNet-101 rebuilt x1 (check)@224": ("resnet101", {}),
-    "ResNet-152 rebuilt x1 (check)@224": ("resnet152", {}),
-}
-
-# rows of the families vit and resnet that tinyvit has no model for, and why
+# rows of the families there are that tinyvit has no model for, and why
 LATER = {
     "wide_resnet50_2@224": "a wider inner convolution: a setting that the paper's ResNet lacks",
     "wide_resnet101_2@224": "as wide_resnet50_2",
@@ -45,19 +26,18 @@ LATER = {
     "vit_relpos_base_patch16_224": "timm's own 2-D relative bias and layer scale, which the paper lacks",
 }
 
-ROWS = {row["name"]: row for row in variants() if row["family"] in ("vit", "resnet")}
-COUNTED = {row.counted_as: (name, {}) for name, row in published().items()} | CHANGED
+ROWS = {row["name"]: row for row in variants() if row["family"] in {paper.PAPER.family for paper in PAPERS}}
 
 
 def test_every_row_is_counted_or_named_as_missing():
-    assert COUNTED.keys() | LATER.keys() == ROWS.keys()
-    assert not COUNTED.keys() & LATER.keys()
+    assert counted().keys() | LATER.keys() == ROWS.keys()
+    assert not counted().keys() & LATER.keys()
 
 
-@pytest.mark.parametrize("row", COUNTED)
+@pytest.mark.parametrize("row", counted())
 def test_parameters_and_macs_are_exact(row):
-    name, changes = COUNTED[row]
-    model = create_model(name, **changes)
+    paper, config = counted()[row]
+    model = paper.MODEL(config, rng=None)
     assert model.num_parameters() == ROWS[row]["params"]
     assert count_macs(model) == ROWS[row]["macs"]
 

@@ -52,6 +52,15 @@ def published() -> dict:
     return {name: row for paper in PAPERS for name, row in paper.PUBLISHED.items()}
 
 
+def counted() -> dict:
+    """Name of a counted row -> its paper's module and config: published variants, and what is counted beside them."""
+    rows = {}
+    for paper in PAPERS:
+        rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values()}
+        rows |= {name: (paper, config) for name, config in paper.ALSO_COUNTED.items()}
+    return rows
+
+
 def _find(name: str):
     """The paper and the config that a name stands for."""
     for paper in PAPERS:

@@ -6,6 +6,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Paper:
+    """Where a model comes from: title, authors, year, arXiv number, and the family its rows are counted under."""
+
+    title: str
+    authors: str
+    year: int
+    arxiv: str
+    family: str
+
+
+@dataclass(frozen=True)
 class Published:
     """A published variant: its config, and the name under which its parameters and MACs were counted."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyvit.equations.pooling import max_pool2d
-from tinyvit.models.config import Published
+from tinyvit.models.config import Paper, Published
 from tinyvit.nn.basic import BatchNorm, Conv2d, Linear
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
@@ -157,6 +157,8 @@ def _shortcut(in_chans, out_chans, stride, rng):
 
 # The paper's Table 1. ----------------------------------------------------------------------
 
+PAPER = Paper("Deep Residual Learning for Image Recognition", "He et al.", 2016, "1512.03385", family="resnet")
+
 PUBLISHED = {
     "resnet18":  Published(ResNetConfig(block="basic", layers=(2, 2, 2, 2)),  "ResNet-18@224"),
     "resnet34":  Published(ResNetConfig(block="basic", layers=(3, 4, 6, 3)),  "ResNet-34@224"),
@@ -164,6 +166,11 @@ PUBLISHED = {
     "resnet101": Published(ResNetConfig(layers=(3, 4, 23, 3)),                "ResNet-101@224"),
     "resnet152": Published(ResNetConfig(layers=(3, 8, 36, 3)),                "ResNet-152@224"),
 }  # fmt: skip
+
+# Counted once more by those who rebuilt them to make them wider.
+ALSO_COUNTED = {
+    f"ResNet-{depth} rebuilt x1 (check)@224": PUBLISHED[f"resnet{depth}"].config for depth in (50, 101, 152)
+}
 
 SMALL = {
     "resnet_digits": ResNetConfig(img_size=8, in_chans=1, num_classes=10, block="basic", layers=(1, 1), stem_width=16,

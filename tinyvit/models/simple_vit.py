@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyvit.models.config import pair
+from tinyvit.models.config import Paper, pair
 from tinyvit.nn.attention import Block
 from tinyvit.nn.basic import LayerNorm, Linear
 from tinyvit.nn.embed import beside, check_images, grid_of, sincos_2d
@@ -67,7 +67,9 @@ def patchify(images, patch_size: int):
     return reshape(transpose(cut, axes=(0, 1, 3, 2, 4, 5)), shape=(B, h * w, patch_size * patch_size * C))
 
 
+PAPER = Paper("Better plain ViT baselines for ImageNet-1k", "Beyer et al.", 2022, "2205.01580", family="vit")
 PUBLISHED: dict = {}
+ALSO_COUNTED: dict = {}
 SMALL = {
     "simple_vit_digits": SimpleViTConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depth=3,
                                          num_heads=4, head_dim=8, mlp_dim=64),

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from tinyvit.equations.resize import resize
-from tinyvit.models.config import Published, pair
+from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
 from tinyvit.nn.basic import LayerNorm, Linear
 from tinyvit.nn.embed import (
@@ -212,6 +212,8 @@ def jax_initial(name: str, value, rng):
 
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------
 
+PAPER = Paper("An Image is Worth 16x16 Words", "Dosovitskiy et al.", 2021, "2010.11929", family="vit")
+
 Ti = ViTConfig(embed_dim=192, depth=12, num_heads=3)
 S = ViTConfig(embed_dim=384, depth=12, num_heads=6)
 B = ViTConfig(embed_dim=768, depth=12, num_heads=12)
@@ -242,6 +244,22 @@ PUBLISHED = {
     "vit_huge_patch14_224_in21k":   Published(replace(H, num_classes=21843),                 "ViT-H/14-in21k@224"),
     "vit_base_patch16_gap_224":     Published(replace(B, **GAP),                             "ViT-B/16-gap@224"),
     "vit_base_patch16_nocls_224":   Published(replace(B, **GAP, class_token=False),         "ViT-B/16-gap-notoken@224"),
+}  # fmt: skip
+
+NO_TOKEN = {"class_token": False, "global_pool": "avg"}
+
+# Counted beside them: without the head (what is moved to another task), without the class token, half as wide.
+ALSO_COUNTED = {
+    "ViT-B/16-headless@224":            replace(B, num_classes=0),
+    "ViT-L/16-headless@224":            replace(L, num_classes=0),
+    "ViT-H/14-headless@224":            replace(H, num_classes=0),
+    "ViT-b (B halved)@224":             replace(B, patch_size=32, embed_dim=768 // 2, num_heads=6),
+    "ViT-B/16 without class token@224": replace(B, **NO_TOKEN),
+    "ViT-B/16 without class token@384": replace(B, **NO_TOKEN, img_size=384),
+    "ViT-L/16 without class token@224": replace(L, **NO_TOKEN),
+    "ViT-L/16 without class token@384": replace(L, **NO_TOKEN, img_size=384),
+    "ViT-S/16 without class token@224": replace(S, **NO_TOKEN),
+    "ViT-S/16 without class token@384": replace(S, **NO_TOKEN, img_size=384),
 }  # fmt: skip
 
 SMALL = {

@@ -15,9 +15,10 @@ from tinyvit.equations.normalize import (
     batch_statistics,
     layer_norm,
 )
-from tinyvit.nn.init import fan_in_uniform, kaiming_normal, ones, trunc_normal, zeros
+from tinyvit.nn.init import fan_in_uniform, full, kaiming_normal, ones, trunc_normal, zeros
 from tinyvit.nn.module import Buffer, Module, Parameter
 from tinyvit.nn.noise import Dropout
+from tinyvit.primitives.elementwise import relu
 
 
 class Linear(Module):
@@ -94,6 +95,18 @@ class BatchNorm(Module):
         ):
             running.data = ((1 - self.momentum) * running.data + self.momentum * batch).astype(running.dtype)
         self.num_batches_tracked.data = self.num_batches_tracked.data + 1
+
+
+class ReLU(Module):
+    """``max(x, 0)``, where a layer is needed: between those of a Sequential."""
+
+    def forward(self, x):
+        return relu(x)
+
+
+def layer_scale(dim: int, init: float, *, rng) -> Parameter:
+    """LayerScale's γ (Touvron et al. 2021, Eq. 4): a small factor for every channel of a branch, ``x + γ ⊙ F(x)``."""
+    return Parameter(full((dim,), value=init, rng=rng))
 
 
 class Mlp(Module):

@@ -36,17 +36,24 @@ class _Shapes(Listener):
         return value
 
 
-def measure(model: Module, shape: tuple) -> list[Row]:
-    """A Row for the model (named "") and every module that runs on an input of ``shape`` (batch included)."""
+def measure(model: Module, shape: tuple | None = None) -> list[Row]:
+    """A Row for the model (named "") and every module that runs on its example inputs, or an array of ``shape``."""
     counter, shapes = MacCounter(), _Shapes()
+    inputs = example_inputs(model) if shape is None else (Blueprint(shape),)
     with no_grad(), listening(counter), listening(shapes):
-        model(Blueprint(shape))
+        model(*inputs)
     modules = {id(module): (name, module) for name, module in reversed(list(model.named_modules()))}
     return [
         Row(modules[key][0], type(modules[key][1]).__name__, shape, modules[key][1].num_parameters(),
             counter.by_module.get(key, 0))
         for key, shape in shapes.shapes.items()
     ]  # fmt: skip
+
+
+def example_inputs(model: Module, batch: int = 1) -> tuple:
+    """What the model can be called with, as blueprints: images, or what its own ``example_inputs`` says."""
+    own = getattr(model, "example_inputs", None)
+    return own(batch) if own else (Blueprint(input_shape(model, batch)),)
 
 
 def input_shape(model: Module, batch: int = 1) -> tuple:
@@ -58,12 +65,12 @@ def input_shape(model: Module, batch: int = 1) -> tuple:
 
 def count_macs(model: Module, shape: tuple | None = None) -> int:
     """Multiply-accumulates of convolutions and matrix products, exact; for one image, or an input of ``shape``."""
-    return measure(model, shape or input_shape(model))[0].macs
+    return measure(model, shape)[0].macs
 
 
 def describe(model: Module, depth: int = 2, shape: tuple | None = None) -> str:
     """The table of the modules whose names have up to ``depth`` parts, with shapes, parameters and MACs, as text."""
-    rows = measure(model, shape or input_shape(model))
+    rows = measure(model, shape)
     rows = [row for row in rows if not row.name or len(row.name.split(".")) <= depth]
     head = ("module", "kind", "output", "parameters", "MACs")
     body = [(row.name or type(model).__name__, row.kind, "×".join(map(str, row.shape[1:])),

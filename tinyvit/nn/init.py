@@ -32,6 +32,12 @@ def ones(shape, *, rng):
 
 
 @_or_blueprint
+def full(shape, *, rng, value):
+    """All of one value."""
+    return np.full(shape, value)
+
+
+@_or_blueprint
 def normal(shape, *, rng, std=1.0):
     """Normal with mean 0."""
     return rng.normal(0, std, shape)

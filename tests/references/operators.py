@@ -1,94 +1,17 @@
-"""What the references call things, and what we call them: one declarative table per reference.
-
-A model of a reference is named by its source and class; it says which of our configs it becomes, under which names
-its arguments, parameters and inner values go, and nothing else. A case of an operator file is named by a pattern; it
-says which of our functions it calls. There is no layer code here: everything is built of tinyvit's public face.
-"""
+"""The cases of the operator files: which of our functions each calls, by a pattern of its name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 import tinyvit as tv
 from tinyvit.autodiff.watch import Listener, listening
-from tinyvit.models.resnet import ResNet, ResNetConfig
-from tinyvit.models.simple_vit import SimpleViT, SimpleViTConfig
-from tinyvit.models.vit import ViT, ViTConfig
 from tinyvit.nn.basic import BatchNorm
-from tinyvit.nn.embed import resample_positions, sincos_2d
-
-# models ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A reference's model: ours, and the names.
-
-    arguments  their argument -> ours, where they differ
-    values     their argument -> how its value becomes ours
-    defaults   settings of ours (by our names) that follow from the others where the file gives none
-    names      patterns of their parameter and module names -> ours
-    computed   inner values that are no module's output -> how our model gives them
-    """
-
-    model: type
-    config: type
-    arguments: dict = field(default_factory=dict)
-    values: dict = field(default_factory=dict)
-    defaults: dict = field(default_factory=dict)
-    names: dict = field(default_factory=dict)
-    computed: dict = field(default_factory=dict)
-
-
-MODELS: dict[tuple[str, str], Reference] = {
-    ("timm", "VisionTransformer"): Reference(
-        ViT,
-        ViTConfig,
-        values={"pos_embed": lambda kind: {"": "none"}.get(kind, kind)},
-        defaults={"fc_norm": lambda given: given.get("global_pool", "token") == "avg"},
-        names={
-            r"(blocks\.\d+\.attn)\.attn_drop": r"\1.weights",  # after its dropout, which is off
-            r"(blocks\.\d+\.mlp)\.(?:act|norm)": r"\1.drop1",
-            r"(blocks\.\d+)\.ls1": r"\1.attn",
-            r"(blocks\.\d+)\.ls2": r"\1.mlp",
-            r"patch_drop|norm_pre": "pos_drop",
-            r"head_drop": "fc_norm",
-        },
-    ),
-    ("timm", "ResNet"): Reference(
-        ResNet, ResNetConfig, values={"block": lambda name: name.removesuffix("Block").lower()}
-    ),
-    ("vit-pytorch", "SimpleViT64"): Reference(
-        SimpleViT,
-        SimpleViTConfig,
-        arguments={"image_size": "img_size", "dim": "embed_dim", "heads": "num_heads", "dim_head": "head_dim",
-                   "channels": "in_chans"},
-        names={
-            r"to_patch_embedding": "patch_embed",
-            r"to_patch_embedding\.([123])((?:\.\w+)?)": lambda m: f"patch_embed.{int(m[1]) - 1}{m[2]}",
-            r"transformer": "norm",
-            r"transformer\.norm((?:\.\w+)?)": r"norm\1",
-            r"transformer\.layers\.(\d+)\.0": r"blocks.\1.attn",
-            r"transformer\.layers\.(\d+)\.0\.norm((?:\.\w+)?)": r"blocks.\1.norm1\2",
-            r"transformer\.layers\.(\d+)\.0\.attend": r"blocks.\1.attn.weights",
-            r"transformer\.layers\.(\d+)\.0\.to_qkv((?:\.\w+)?)": r"blocks.\1.attn.qkv\2",
-            r"transformer\.layers\.(\d+)\.0\.to_out((?:\.\w+)?)": r"blocks.\1.attn.proj\2",
-            r"transformer\.layers\.(\d+)\.1": r"blocks.\1.mlp",
-            r"transformer\.layers\.(\d+)\.1\.net\.0((?:\.\w+)?)": r"blocks.\1.norm2\2",
-            r"transformer\.layers\.(\d+)\.1\.net\.1((?:\.\w+)?)": r"blocks.\1.mlp.fc1\2",
-            r"transformer\.layers\.(\d+)\.1\.net\.2": r"blocks.\1.mlp.drop1",
-            r"transformer\.layers\.(\d+)\.1\.net\.3((?:\.\w+)?)": r"blocks.\1.mlp.fc2\2",
-            r"linear_head((?:\.\w+)?)": r"head\1",
-        },
-        computed={"pos_embedding": lambda model: sincos_2d(model.grid, model.config.embed_dim)},
-    ),
-}  # fmt: skip
-
-# operators ---------------------------------------------------------------------------------
+from tinyvit.nn.embed import resample_positions
 
 
 def last(x):

@@ -1,0 +1,14 @@
+"""What the references call things, and what we call them: one declarative table per paper.
+
+A model of a reference is named by its source and class; it says which of our configs it becomes, under which names
+its arguments, parameters and inner values go, and nothing else. A case of an operator file is named by a pattern; it
+says which of our functions it calls. There is no layer code here: everything is built of tinyvit's public face.
+"""
+
+from __future__ import annotations
+
+from references import resnet, simple_vit, vit
+from references.reference import Reference
+
+PAPERS = (vit, simple_vit, resnet)
+MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}
