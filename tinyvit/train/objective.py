@@ -60,7 +60,7 @@ def clipped(gradient: Gradient, *, norm: float) -> Gradient:
     return gradient_clipped
 
 
-def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 16) -> Gradient:
+def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) -> Gradient:
     """The same gradient, its batch cut into micro-batches of ``chunk`` samples that run on ``workers`` Python threads.
 
     Each worker adds up its own micro-batches, and the workers are added in a fixed order, so the same number of workers
@@ -103,7 +103,9 @@ def _weighted(gradient: Gradient, model, part, rng, total: int):
     share = len(part[0]) / total
     with watching(noise=rng):
         loss, g = gradient(model, part)
-    return loss * share, {name: array * share for name, array in g.items()}
+    for array in g.values():
+        array *= share
+    return loss * share, g
 
 
 def _summed(results):
