@@ -67,6 +67,12 @@ def region_mask(size, window, shift) -> np.ndarray:
     return mask
 
 
+def pad_to_whole(x, window):
+    """A map with zeros after the end of every axis that is not a whole number of windows long."""
+    missing = [-n % m for n, m in zip(x.shape[1:-1], window, strict=True)]
+    return pad(x, widths=((0, 0), *((0, n) for n in missing), (0, 0))) if any(missing) else x
+
+
 class WindowAttention(Attention):
     """``softmax(QKᵀ/√d + B) V`` among the M tokens of every window (Swin, Eq. 4).   (B·W, M, D) -> (B·W, M, D)
 
@@ -103,10 +109,9 @@ def attend_in_windows(x, attention, window, shift):
     rolled. Padded tokens are attended to like others, as in the references.
     """
     size, axes = x.shape[1:-1], tuple(range(1, len(x.shape) - 1))
-    whole = tuple(-(-n // m) * m for n, m in zip(size, window, strict=True))
     shift = tuple(s if n > m else 0 for s, n, m in zip(shift, size, window, strict=True))
-    if whole != size:
-        x = pad(x, widths=((0, 0), *((0, w - n) for w, n in zip(whole, size, strict=True)), (0, 0)))
+    x = pad_to_whole(x, window)
+    whole = x.shape[1:-1]
     if any(shift):
         x = roll(x, shift=tuple(-s for s in shift), axis=axes)
     y = attention(window_partition(x, window), region_mask(whole, window, shift) if any(shift) else None)
