@@ -17,7 +17,7 @@ from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
 from tinyvit.nn.embed import check_images, grid_of
 from tinyvit.nn.module import Identity, Module
-from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole
+from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import reshape, transpose
 
@@ -163,6 +163,19 @@ class Swin(Module):
             maps.append(x)
         return maps
 
+    def fitted(self, state: dict, method: str = "bicubic") -> dict:
+        """A state of another (square) window size, its bias tables resampled to this model's windows (Sec. 3.2).
+
+        Raises ValueError for another method than "bicubic", the paper's.
+        """
+        if method != "bicubic":
+            raise ValueError(f'positions: Swin\'s bias tables are resampled by "bicubic", got {method!r}')
+        windows = {f"{name}.relative_position_bias_table": attn.window for name, attn in self.named_modules()
+                   if isinstance(attn, WindowAttention)}  # fmt: skip
+        rows = {name: math.prod(2 * m - 1 for m in window) for name, window in windows.items()}
+        odd = [name for name in windows if name in state and len(state[name]) != rows[name]]
+        return {**state, **{name: resize_bias_table(state[name], windows[name]) for name in odd}}
+
 
 # The paper's Sec. 3.3 and Table 1. ---------------------------------------------------------
 
@@ -187,8 +200,8 @@ PUBLISHED = {
 ALSO_COUNTED: dict = {}
 
 SMALL = {
-    "swin_digits": SwinConfig(img_size=8, patch_size=1, in_chans=1, num_classes=10, embed_dim=16, depths=(2, 2),
-                              num_heads=(2, 4), window_size=4, mlp_ratio=2, drop_path_rate=0),
+    "swin_digits": SwinConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depths=(2, 2),
+                              num_heads=(4, 8), window_size=2, mlp_ratio=2, drop_path_rate=0),
     "swin_micro":  SwinConfig(img_size=32, patch_size=2, num_classes=10, embed_dim=24, depths=(2, 2, 2),
                               num_heads=(2, 4, 8), window_size=4, drop_path_rate=0),
 }  # fmt: skip

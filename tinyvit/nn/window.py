@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from tinyvit.equations.attention import self_attention
+from tinyvit.equations.resize import resize
 from tinyvit.nn.attention import Attention, offset_index
 from tinyvit.nn.embed import beside
 from tinyvit.nn.init import trunc_normal
@@ -51,7 +52,7 @@ def _counts(size, window) -> tuple[int, ...]:
     return tuple(n // m for n, m in zip(size, window, strict=True))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # of a large map it has millions of numbers
 def region_mask(size, window, shift) -> np.ndarray:
     """What is added to the scores of a map that was rolled by -shift (Fig. 4), (W, M, M).
 
@@ -62,7 +63,7 @@ def region_mask(size, window, shift) -> np.ndarray:
     came_round = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (*size, one per axis)
     tokens = window_partition(came_round[None], window)
     together = (tokens[:, :, None] == tokens[:, None]).all(axis=-1)
-    mask = np.where(together, 0.0, FORBIDDEN)
+    mask = np.where(together, np.float32(0), np.float32(FORBIDDEN))
     mask.flags.writeable = False
     return mask
 
@@ -102,20 +103,47 @@ class WindowAttention(Attention):
         return transpose(bias, axes=(2, 0, 1))[None]
 
 
+def resize_bias_table(table, window):
+    """A square window's bias table for another window, bicubic (Swin, Sec. 3.2).   (rows, h) -> (∏(2m - 1), h)
+
+    Raises ValueError for a table that is not a square window's.
+    """
+    side, size = math.isqrt(len(table)), tuple(2 * m - 1 for m in window)
+    if side % 2 == 0 or side * side != len(table):
+        raise ValueError(f"table: expected (2M - 1)² rows for a square window, got {len(table)}")
+    h = table.shape[-1]
+    return reshape(resize(reshape(table, shape=(1, side, side, h)), size=size, mode="bicubic"), shape=(-1, h))
+
+
 def attend_in_windows(x, attention, window, shift):
     """A map through ``attention(tokens, mask)``, window by window (Fig. 4).   (B, *size, C) -> (B, *size, C)
 
-    Pad with zeros to whole windows, roll by -shift, attend, and undo both. An axis that is one window long is not
-    rolled. Padded tokens are attended to like others, as in the references.
+    Pad with zeros to whole windows, roll by -shift, attend, and undo both. Padded tokens are attended to like others,
+    as in the references.
     """
-    size, axes = x.shape[1:-1], tuple(range(1, len(x.shape) - 1))
-    shift = tuple(s if n > m else 0 for s, n, m in zip(shift, size, window, strict=True))
-    x = pad_to_whole(x, window)
-    whole = x.shape[1:-1]
+    size = x.shape[1:-1]
+    shift = shift_that_matters(shift, size, window)
+    whole = tuple(n + -n % m for n, m in zip(size, window, strict=True))
+    mask = region_mask(whole, tuple(window), shift) if any(shift) else None
+    y = window_reverse(attention(shifted_windows(x, window, shift), mask), window, whole)
     if any(shift):
-        x = roll(x, shift=tuple(-s for s in shift), axis=axes)
-    y = attention(window_partition(x, window), region_mask(whole, window, shift) if any(shift) else None)
-    y = window_reverse(y, window, whole)
-    if any(shift):
-        y = roll(y, shift=shift, axis=axes)
+        y = roll(y, shift=shift, axis=_axes(size))
     return y if whole == size else y[(slice(None), *map(slice, size))]
+
+
+def shifted_windows(x, window, shift):
+    """The tokens of every window of a map that is padded to whole windows and rolled by -shift."""
+    x = pad_to_whole(x, window)
+    if any(shift):
+        x = roll(x, shift=tuple(-s for s in shift), axis=_axes(shift))
+    return window_partition(x, window)
+
+
+def shift_that_matters(shift, size, window) -> tuple[int, ...]:
+    """The shift along every axis; none where the map is one window long, which has no other to exchange tokens with."""
+    return tuple(s if n > m else 0 for s, n, m in zip(shift, size, window, strict=True))
+
+
+def _axes(size) -> tuple[int, ...]:
+    """The axes of a map between batch and channels."""
+    return tuple(range(1, len(size) + 1))
