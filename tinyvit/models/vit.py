@@ -29,7 +29,7 @@ from tinyvit.nn.embed import (
     grid_of,
     resample_positions,
 )
-from tinyvit.nn.init import normal, trunc_normal, xavier_uniform, zeros
+from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
@@ -192,22 +192,6 @@ class ViT(Module):
         if not side or table.shape[1] != self.prefix + side * side:
             return table
         return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
-
-
-def jax_initial(name: str, value, rng):
-    """A parameter's initial value in the original JAX code: Xavier's for linear maps, zero for head and class token."""
-    layer = name.rpartition(".")[0].rpartition(".")[2]
-    if name.startswith("head.") or name in ("cls_token", "patch_embed.proj.bias"):
-        return zeros(value.shape, rng=rng)
-    if name == "patch_embed.proj.weight":
-        return trunc_normal(value.shape, std=math.prod(value.shape[1:]) ** -0.5, rng=rng)  # LeCun's: 1/√fan_in
-    if layer == "qkv" and value.ndim == 2:  # three maps in one matrix, each of its own width
-        return np.concatenate([xavier_uniform(part.shape, rng=rng) for part in np.split(value, 3)])
-    if layer in ("fc1", "fc2", "proj") and value.ndim == 2:
-        return xavier_uniform(value.shape, rng=rng)
-    if layer in ("fc1", "fc2"):
-        return normal(value.shape, std=1e-6, rng=rng)
-    return value
 
 
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------

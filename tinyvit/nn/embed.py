@@ -59,7 +59,10 @@ def check_images(images, channels: int, size: tuple[int, int] | None = None) -> 
 def grid_of(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     """Rows and columns of patches. Raises ValueError where the image is not a whole number of them."""
     if any(n % patch_size for n in img_size):
-        raise ValueError(f"img_size: {img_size} is not a whole number of patches of {patch_size}")
+        below = tuple(max(n // patch_size, 1) * patch_size for n in img_size)
+        above = tuple(-(-n // patch_size) * patch_size for n in img_size)
+        near = " or ".join(dict.fromkeys(map(str, (below, above))))
+        raise ValueError(f"img_size: {img_size} is not a whole number of patches of {patch_size}; the nearest: {near}")
     return img_size[0] // patch_size, img_size[1] // patch_size
 
 
