@@ -25,7 +25,6 @@ from references.operators import (
     Case,
     coded,
     first,
-    last,
     resized_relative_table,
     resized_table,
     roi_align,
@@ -93,17 +92,17 @@ def replay(path) -> Replayed:
 def replay_model(z: dict, meta: dict) -> Replayed:
     """One forward and one backward of our model with the file's parameters, compared at every point the file has."""
     reference, model = build(meta)
-    ours = lambda name: renamed(name, reference.names)  # noqa: E731
-    model.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    named = lambda name: renamed(name, reference.names)  # noqa: E731
+    model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
     x = Tensor(z["input/x"], requires_grad=True)
-    inner = {k: ours(k) for k in part(z, "mid") if k not in reference.computed}
+    inner = {k: named(k) for k in part(z, "mid") if k not in reference.computed}
     with capture(model, *inner.values()) as seen:
-        outputs = model(last(x))
+        outputs = model(reference.takes(x))
     outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
     parameters = dict(model.named_parameters())
-    leaves = {k: x if k == "input" else parameters[ours(k)] for k in part(z, "grad")}
+    leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
 
     result = Replayed()
@@ -111,12 +110,12 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for (name, theirs), got in zip(part(z, "output").items(), outputs, strict=True):
         result.compare(f"output/{name}", got.data, theirs)
     for name, theirs in part(z, "mid").items():
-        value = reference.computed[name](model) if name in reference.computed else in_their_layout(seen, inner[name])
-        result.compare(f"mid/{name}", value, theirs)
+        ours = in_their_layout(seen, inner[name], reference) if name in inner else reference.computed[name](model)
+        result.compare(f"mid/{name}", ours, theirs)
     for name, g in zip(leaves, derivatives, strict=True):
         result.compare(f"grad/{name}", g, z[f"grad/{name}"])
     for name, theirs in part(z, "after").items():
-        result.compare(f"after/{name}", model.state_dict()[ours(name)], theirs)
+        result.compare(f"after/{name}", model.state_dict()[named(name)], theirs)
     loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
     result.compare("loss", loss, meta["loss"])
     return result
@@ -142,10 +141,10 @@ def build(meta: dict):
         raise NotBuilt(f"{config['cls']} of {meta['source']}: {error}") from error
 
 
-def in_their_layout(seen: dict, name: str):
-    """A captured value as the reference lays it out: maps channels-first, tokens and attention weights as ours."""
+def in_their_layout(seen: dict, name: str, reference):
+    """A captured value as the reference lays it out: maps channels-first unless it says otherwise, all else as ours."""
     value = seen[name]
-    return first(value).data if value.ndim == 4 and not name.endswith(".weights") else value.data
+    return first(value).data if value.ndim == 4 and not re.fullmatch(reference.as_ours, name) else value.data
 
 
 def renamed(name: str, table: dict) -> str:

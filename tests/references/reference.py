@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from references.operators import last
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,8 @@ class Reference:
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
     computed   inner values that are no module's output -> how our model gives them
+    takes      what makes our input of theirs; images become channels-last
+    as_ours    pattern of those of our inner values that the reference has channels-last too
     """
 
     model: type
@@ -23,3 +28,5 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    takes: Callable = last
+    as_ours: str = r".*\.weights"
