@@ -8,9 +8,9 @@ import pytest
 
 from tinyvit import Tensor, capture, create_model, gradients, list_models, no_grad, swapped
 from tinyvit.models.catalogue import published
-from tinyvit.models.simple_vit import patchify
 from tinyvit.models.vit import PLACES, POSITIONS, ViT, ViTConfig
 from tinyvit.nn.check import ModelError, check_model
+from tinyvit.nn.embed import patchify
 
 TINY = ViTConfig(img_size=(8, 12), patch_size=4, in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 HEADS = [(True, "token", True), (True, "avg", True), (True, "avg", False), (False, "avg", True), (False, "avg", False)]

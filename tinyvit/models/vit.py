@@ -114,22 +114,28 @@ class ViT(Module):
                 parameter.data = jax_initial(name, parameter.data, rng)
 
     def forward(self, images):
-        z = self.tokens(images)
-        for i, block in enumerate(self.blocks):
-            z = block(self.placed(z, i))
-        z = self.norm(z)
+        z = self.encoded(self.tokens(images))
         y = z[:, 0] if self.config.global_pool == "token" else mean(z[:, self.prefix :], axis=1)
         return self.head(self.fc_norm(y))
 
     def tokens(self, images):
         """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, 1 + N, D)"""
-        z = self.patch_embed(images)
+        return self.assembled(self.patch_embed(images))
+
+    def assembled(self, z):
+        """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, 1 + N, D)"""
         if self.config.class_token:
             one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
             z = concatenate(self.cls_token + one_each, z, axis=1)
         if self.config.pos_embed_at == "stem" and self.pos_embed is not None:
             z = z + self.table(self.pos_embed, z)
         return self.pos_drop(z)
+
+    def encoded(self, z):
+        """z₀ through all blocks, normed (Eqs. 2-4).   (B, 1 + N, D) -> (B, 1 + N, D)"""
+        for i, block in enumerate(self.blocks):
+            z = block(self.placed(z, i))
+        return self.norm(z)
 
     # positions ----------------------------------------------------------------------------
 
