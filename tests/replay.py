@@ -25,6 +25,7 @@ from references.operators import (
     Case,
     coded,
     first,
+    last,
     resized_relative_table,
     resized_table,
     roi_align,
@@ -32,6 +33,7 @@ from references.operators import (
 )
 
 from tinyvit import Tensor, capture, gradients, nms
+from tinyvit.models import mpp
 
 TOLERANCE = 1e-9
 
@@ -232,7 +234,23 @@ def replay_boxes(z: dict, meta: dict) -> Replayed:
     return result
 
 
-OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes}
+def replay_masked_patches(z: dict, meta: dict) -> Replayed:
+    """Masked patch prediction: mean colours, their classes, the loss over corrupted patches and its gradient."""
+    result, config = Replayed(), meta["config"]
+    if unknown := sorted(config.keys() - {"patch", "bits"}):
+        raise NotBuilt(f"{meta['source']} with {', '.join(unknown)}")
+    colours = mpp.mean_colours(last(z["input/image"]), config["patch"])
+    classes = mpp.colour_classes(colours, config["bits"])
+    logits = Tensor(z["input/pred"], requires_grad=True)
+    loss = mpp.masked_loss(logits, classes, z["input/mask"])
+    result.compare("mid/mean_colour", colours, z["mid/mean_colour"])
+    result.compare("mid/labels", classes, z["mid/labels"])
+    result.compare("output/loss", loss.data, z["output/loss"])
+    result.compare("grad/pred", gradients(loss, logits)[0], z["grad/pred"])
+    return result
+
+
+OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes, "vp-mpp-loss": replay_masked_patches}
 
 # command line ------------------------------------------------------------------------------
 
