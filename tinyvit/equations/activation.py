@@ -101,7 +101,7 @@ def _(x):
 
 
 # Φ(x) = (1 + tanh(x P(x²)))/2. P is fitted to atanh(2Φ - 1)/x for the smallest worst error in Φ: 3e-8, less than single
-# precision resolves, where erf itself takes ten times as long. Beyond the fit (5.6) x P(x²) goes on growing, so Φ is 0 or 1.
+# precision resolves; erf takes ten times as long. Beyond the fit (5.6) x P(x²) goes on growing, so Φ is 0 or 1.
 _NORMAL_CDF = tuple(map(np.float32, (0.797884942, 0.0363330843, -3.25946594e-05, -5.53063576e-05, 3.96478157e-06,
                                      -1.32267026e-07, 1.75630041e-09)))  # fmt: skip
 _HALF_LOG_2PI = np.float32(0.5 * math.log(2 * math.pi))
