@@ -166,6 +166,11 @@ def _(x, dtype=None, shape=None, **_):
     return Blueprint(x.shape if shape is None else shape, dtype or x.dtype)
 
 
+@_rule(np.zeros)
+def _(shape, dtype=float):
+    return Blueprint(shape, dtype)
+
+
 @_rule(np.take_along_axis)
 def _(x, indices, axis):
     others = (1 if i == axis % x.ndim else n for i, n in enumerate(x.shape))
