@@ -126,6 +126,11 @@ def _(x, axis=None, keepdims=False, **_):
     return Blueprint((n for i, n in enumerate(x.shape) if i not in axes), x.dtype)
 
 
+@_rule(np.shape)
+def _(x):
+    return x.shape
+
+
 @_rule(np.argmax)
 def _(x, axis=None, keepdims=False, **_):
     return np.max(x, axis=axis, keepdims=keepdims).astype(np.intp)

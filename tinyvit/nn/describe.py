@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinyvit.autodiff.cost import MacCounter
 from tinyvit.autodiff.watch import Listener, listening, no_grad
 from tinyvit.blueprint import Blueprint
-from tinyvit.nn.module import Module
+from tinyvit.nn.module import Module, swapped
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class _Shapes(Listener):
 def measure(model: Module, shape: tuple) -> list[Row]:
     """A Row for the model (named "") and every module that runs on an input of ``shape`` (batch included)."""
     counter, shapes = MacCounter(), _Shapes()
-    with no_grad(), listening(counter), listening(shapes):
+    blueprints = {name: Blueprint(value.shape, value.dtype) for name, value in model.named_state()}
+    with no_grad(), swapped(model, blueprints), listening(counter), listening(shapes):
         model(Blueprint(shape))
     modules = {id(module): (name, module) for name, module in reversed(list(model.named_modules()))}
     return [
