@@ -154,12 +154,14 @@ EXAMPLES = {
         call(normal(4, 3), index=MASK),
         call(normal(2, 4, 3), index=(slice(None), MASK)),
         call(normal(3, 4), index=(slice(2, 2),)),
+        call(normal(), index=None),
     ],
     "scatter": [
         call(normal(3), index=1, shape=(4, 3)),
         call(normal(2, 5), index=(slice(None), slice(1, None, 2)), shape=(2, 11)),
         call(normal(2, 3, 5), index=TABLE, shape=(4, 5)),
         call(normal(3, 2), index=MASK, shape=(4, 2)),
+        call(normal(1), index=None, shape=()),
     ],
     "take_along_axis": [
         call(normal(2, 5, 3), classes(5, 2, 4, 3), axis=1),
