@@ -193,7 +193,7 @@ def _print_result(result) -> None:
     )
     for name in result.peers:
         print(f"\ntinyvit / {name}: {result.ratio(name):.2f} of medians, {result.paired_ratio(name):.2f} by pairs of "
-              f"turns; first numbers differ by {result.differences[name]:.1e}")  # fmt: skip
+              f"turns; {_agreement(result, name)}")  # fmt: skip
     for name, why in result.absent.items():
         print(f"\n{name} is not measured ({why}); {INSTALL[name]}")
     if result.disturbed:
@@ -202,6 +202,13 @@ def _print_result(result) -> None:
         for name in result.peers:
             pairs, ratio = result.undisturbed(name)
             print(f"tinyvit / {name} in the {pairs} undisturbed pairs" + (f": {ratio:.2f}" if pairs else ""))
+
+
+def _agreement(result, name: str) -> str:
+    """How near a peer's numbers are to ours."""
+    if name not in result.differences:
+        return "other work, so no numbers are compared"
+    return f"first numbers differ by {result.differences[name]:.1e}"
 
 
 def _list_exercises(options) -> int:
