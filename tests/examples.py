@@ -263,6 +263,8 @@ EXAMPLES = {
         call(normal(2, 5, 9), normal(5, 5), num_heads=1),
         call(normal(3, 4, 36), normal(3, 1, 4, 4), positive(3, 2, 4, 4), num_heads=2),
         call(normal(2, 4, 18), None, positive(2, 1, 4, 4), num_heads=3),
+        call(normal(6, 4, 18), normal(2, 3, 4, 4), positive(6, 1, 4, 4), num_heads=3),
+        call(normal(4, 3, 12), normal(2, 1, 3, 3), num_heads=2),
     ],
     "linear": [call(normal(2, 3, 4), normal(5, 4), normal(5)), call(normal(3, 4), normal(5, 4))],
     "conv2d": [
@@ -540,6 +542,7 @@ REFUSED = {
         refused(ValueError, "3·2·d", normal(2, 4, 20), num_heads=2),
         refused(ValueError, "(4, 12)", normal(4, 12), num_heads=2),
         refused(ValueError, "(3, 3)", normal(2, 4, 12), normal(3, 3), num_heads=2),
+        refused(ValueError, "(2, 2, 4, 4)", normal(3, 4, 12), normal(2, 2, 4, 4), num_heads=2),
     ],
     "multi_head_attention": [
         refused(ValueError, "got (18, 8)", *[normal(2, 3, 8)] * 3, normal(18, 8), None, normal(8, 8), None,

@@ -98,7 +98,8 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
     x = Tensor(z["input/x"], requires_grad=True)
-    inner = {k: ours(k) for k in part(z, "mid") if k not in reference.computed}
+    rules = {k: rule for k in part(z, "mid") if (rule := matching(k, reference.computed))}
+    inner = {k: ours(k) for k in part(z, "mid") if k not in rules}
     with capture(model, *inner.values()) as seen:
         outputs = model(last(x))
     outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
@@ -111,7 +112,11 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for (name, theirs), got in zip(part(z, "output").items(), outputs, strict=True):
         result.compare(f"output/{name}", got.data, theirs)
     for name, theirs in part(z, "mid").items():
-        value = reference.computed[name](model) if name in reference.computed else in_their_layout(seen, inner[name])
+        if name in rules:
+            rule, match = rules[name]
+            value = rule(model, match)
+        else:
+            value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
         result.compare(f"mid/{name}", value, theirs)
     for name, g in zip(leaves, derivatives, strict=True):
         result.compare(f"grad/{name}", g, z[f"grad/{name}"])
@@ -142,18 +147,21 @@ def build(meta: dict):
         raise NotBuilt(f"{config['cls']} of {meta['source']}: {error}") from error
 
 
-def in_their_layout(seen: dict, name: str):
+def in_their_layout(value, name: str, maps_last):
     """A captured value as the reference lays it out: maps channels-first, tokens and attention weights as ours."""
-    value = seen[name]
-    return first(value).data if value.ndim == 4 and not name.endswith(".weights") else value.data
+    is_map = value.ndim == 4 and not name.endswith(".weights")
+    return first(value).data if is_map and not maps_last else value.data
+
+
+def matching(name: str, table: dict):
+    """What a table of patterns holds for a name, and the match; None where it says nothing."""
+    return next(((found, m) for pattern, found in table.items() if (m := re.fullmatch(pattern, name))), None)
 
 
 def renamed(name: str, table: dict) -> str:
     """Our name for the reference's; the same where the table says nothing."""
-    for theirs, ours in table.items():
-        if re.fullmatch(theirs, name):
-            return re.sub(theirs, ours, name)
-    return name
+    ours, match = matching(name, table) or (name, None)
+    return ours(match) if callable(ours) else match.expand(ours) if match else name
 
 
 def part(z: dict, prefix: str) -> dict:
@@ -169,9 +177,8 @@ def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
     result = Replayed()
     for attributes in meta["cases"]:
         name = attributes["case"]
-        found = [(f, m) for pattern, f in table.items() if (m := re.fullmatch(pattern, name))]
-        if found:
-            function, match = found[0]
+        if found := matching(name, table):
+            function, match = found
             replay_case(result, name, part(z, name), function, match, attributes.get("attrs", {}))
         else:
             result.not_built.append(name)

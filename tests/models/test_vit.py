@@ -286,7 +286,8 @@ def test_small_models_obey_every_law(name, rng):
 
 
 def test_every_small_model_is_checked():
-    assert set(list_models()) - set(published()) == {"vit_digits", "vit_micro", "simple_vit_digits", "resnet_digits"}
+    small = {name for name in set(list_models()) - set(published()) if not name.startswith("swin")}  # test_swin.py
+    assert small == {"vit_digits", "vit_micro", "simple_vit_digits", "resnet_digits"}
 
 
 @pytest.mark.parametrize("pos_embed", ["relative", "learn2d", "sincos"])

@@ -13,7 +13,8 @@ class Reference:
     values     their argument -> how its value becomes ours
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
-    computed   inner values that are no module's output -> how our model gives them
+    computed   patterns of inner values that are no module's output -> how our model and the match give them
+    maps_last  a pattern of the inner maps that are channels-last in the reference too
     """
 
     model: type
@@ -23,3 +24,4 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    maps_last: str = r"(?!)"

@@ -14,6 +14,7 @@ from tinyvit.analysis.attention_maps import (
 )
 from tinyvit.analysis.curvature import curvature, leading_eigenvalue
 from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
+from tinyvit.analysis.window_maps import lift_windows
 
 __all__ = [
     "AttentionConv",
@@ -23,6 +24,7 @@ __all__ = [
     "curvature",
     "lanczos",
     "leading_eigenvalue",
+    "lift_windows",
     "mean_attention_distance",
     "position_similarity",
     "power_iteration",

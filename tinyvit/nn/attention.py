@@ -63,15 +63,21 @@ class RelativeAttention(Attention):
 
     def position_bias(self, qkv):
         q, _, _ = split_heads(qkv, self.num_heads)
-        offsets = self.relative_pos[offset_index(q.shape[2])]  # (N, N, h, d)
+        offsets = self.relative_pos[offset_index((q.shape[2],))]  # (N, N, h, d)
         return einsum(q, offsets, spec="bhid,ijhd->bhij") / math.sqrt(self.head_dim)
 
 
 @lru_cache(maxsize=64)
-def offset_index(n: int) -> np.ndarray:
-    """The row of an offset table for query i and key j: i - j + n - 1, (n, n)."""
-    places = np.arange(n)
-    return places[:, None] - places[None, :] + n - 1
+def offset_index(size: tuple[int, ...]) -> np.ndarray:
+    """The row of an offset table for query i and key j of a grid with N places, (N, N).
+
+    Along every axis of length n the offset i - j + n - 1 is a digit from 0 to 2n - 2; the row is the number they write.
+    """
+    places = np.indices(size).reshape(len(size), -1)
+    digits = places[:, :, None] - places[:, None, :] + np.subtract(size, 1)[:, None, None]
+    index = np.ravel_multi_index(tuple(digits), [2 * n - 1 for n in size])
+    index.flags.writeable = False
+    return index
 
 
 class Block(Module):

@@ -59,6 +59,8 @@ def example_inputs(model: Module, batch: int = 1) -> tuple:
 def input_shape(model: Module, batch: int = 1) -> tuple:
     """(B, H, W, C) of the images a model's config asks for."""
     size = model.config.img_size
+    if size is None:
+        raise ValueError(f"shape: this {type(model).__name__} takes images of any size; say (B, H, W, C)")
     H, W = (size, size) if isinstance(size, int) else size
     return (batch, H, W, model.config.in_chans)
 
