@@ -98,7 +98,13 @@ class Result:
         return bool(self.others() and self.others()[1] > 0)
 
     def row(self) -> dict:
-        """Everything as plain numbers, for a JSON file; times in milliseconds, memory in MB."""
+        """Everything as plain numbers, for a JSON file; times in milliseconds, memory in MB.
+
+        For ours, and for every peer by its name: ``_ms`` the median, ``_min_ms`` the least, ``_spread`` of the middle
+        half relative to the median, ``_mb`` the most memory, ``_turns_ms`` the turns and what others did meanwhile.
+        For every peer ``_ratio`` is ours over its median (PyTorch's is just ``ratio``), ``_ratio_of_pairs`` the median
+        over neighbouring turns, ``_ratio_undisturbed`` over those that others left alone, ``_difference`` of numbers.
+        """
         row = {"workload": self.workload.name, "threads": self.facts.threads, "blas": self.facts.blas}
         for name, times in {"ours": self.ours, **self.peers}.items():
             row |= {
@@ -133,8 +139,8 @@ def results_file(path) -> Path:
     return path
 
 
-def write_rows(results: Sequence[Result], path) -> Path:
-    """Write a JSON list with one row per result; whole or not at all."""
+def write_rows(results: Sequence, path) -> Path:
+    """Write a JSON list with the row of every Result and Growth; whole or not at all."""
     text = json.dumps([result.row() for result in results], indent=1)
     return write_atomically(Path(path), (text + "\n").encode())
 

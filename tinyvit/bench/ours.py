@@ -1,4 +1,4 @@
-"""Our contenders: the public interface as a user meets it. Every one of them has a peer of its name in torch_peer.py."""
+"""Our contenders: the public interface as a user meets it. Each has a namesake in torch_peer.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from tinyvit.analysis.curvature import curvature
 from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.tensor import Tensor
-from tinyvit.bench.tasks import Convolution, Images
+from tinyvit.bench.tasks import Convolution, Images, Windows
 from tinyvit.equations.convolution import conv2d
 from tinyvit.machine import blas_threads, reuse_memory
 from tinyvit.train import AdamW, classification, gradient_of, predict, threaded
@@ -80,6 +80,19 @@ def convolution(task: Convolution, threads: int):
     def step():
         y = conv2d(*inputs, **task.settings)
         return y.data, *gradients(y, inputs, cotangent)
+
+    return step
+
+
+def window_blocks(task: Windows, threads: int):
+    """Forward and backward; gives the output and the derivatives in input and parameters."""
+    reuse_memory()
+    blocks, (x, cotangent) = task.create(), task.data()
+    x = Tensor(x, requires_grad=True)
+
+    def step():
+        y = blocks(x)
+        return y.data, *gradients(y, [x, *blocks.parameters()], cotangent)
 
     return step
 

@@ -28,6 +28,7 @@ class Axis:
     """Tasks that differ in one size, by that size."""
 
     name: str
+    about: str
     tasks: dict[int, Images]
 
 
@@ -75,12 +76,13 @@ def power(values: dict[int, float]) -> float:
 
 SIZES = {"img_size": 32, "patch_size": 4, "depth": 2, "num_classes": 10}
 BASE = Images("vit_tiny_patch16_224", SIZES, batch=32)
-ABOUT = "ViT, 32×32 images in 4×4 patches, width 192, depth 2, batch 32, float32: loss and gradient"
+ABOUT = "gradient of a ViT on 32×32 images in 4×4 patches, width 192, depth 2, 3 heads, batch 32; other"
 
 AXES = (
-    Axis("batch", {n: replace(BASE, batch=n) for n in (32, 64, 96, 128)}),
-    Axis("depth", {n: replace(BASE, config=SIZES | {"depth": n}) for n in (2, 4, 6, 8)}),
-    Axis("tokens", {1 + (side // 4) ** 2: replace(BASE, config=SIZES | {"img_size": side}) for side in (32, 48, 64, 80)}),
+    Axis("batch", f"{ABOUT} batches", {n: replace(BASE, batch=n) for n in (32, 64, 96, 128)}),
+    Axis("depth", f"{ABOUT} depths", {n: replace(BASE, config=SIZES | {"depth": n}) for n in (2, 4, 6, 8)}),
+    Axis("tokens", f"{ABOUT} image sizes",
+         {1 + (n // 4) ** 2: replace(BASE, config=SIZES | {"img_size": n}) for n in (32, 48, 64, 80)}),
 )  # fmt: skip
 
 
@@ -94,6 +96,7 @@ def scaling(axes: Sequence[Axis] = AXES, *, facts: Facts | None = None, repeats:
 
 
 def _measured(axis: Axis, facts: Facts, repeats: int, progress: bool, place) -> Growth:
+    """One axis's result."""
     running = {}
     try:
         for size, task in axis.tasks.items():

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyvit.models.catalogue import create_model
+from tinyvit.models.swin import SwinStage
 from tinyvit.nn.describe import input_shape
+from tinyvit.nn.module import Identity
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,28 @@ class Convolution:
         return {"padding": self.kernel // 2, "groups": self.groups}
 
     def data(self):
-        """x (B, S, S, C), weight (C, C/groups, k, k), bias (C,) and the output's cotangent (B, S, S, C), float32."""
+        """Input (B, S, S, C), weight (C, C/groups, k, k), bias (C,), cotangent of the output (B, S, S, C); float32."""
         rng, maps = np.random.default_rng(1), (self.batch, self.side, self.side, self.channels)
         weight = (self.channels, self.channels // self.groups, self.kernel, self.kernel)
         return [rng.normal(size=shape).astype(np.float32) for shape in (maps, weight, (self.channels,), maps)]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Two Swin blocks, the second with its windows shifted by half of one, and a batch of random square maps."""
+
+    batch: int
+    side: int
+    dim: int
+    heads: int
+    window: int
+
+    def create(self):
+        """The two blocks, with the same initial weights on every call."""
+        window, rng = (self.window, self.window), np.random.default_rng(0)
+        return SwinStage(self.dim, self.heads, [0.0, 0.0], downsample=Identity(), window=window, rng=rng)
+
+    def data(self):
+        """Input and cotangent of the output, both (B, S, S, C) float32."""
+        shape = (2, self.batch, self.side, self.side, self.dim)
+        return np.random.default_rng(1).normal(size=shape).astype(np.float32)

@@ -7,12 +7,16 @@ only where PyTorch is installed.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tinyvit.analysis.curvature import unflatten
+from tinyvit.nn.attention import offset_index
+from tinyvit.nn.window import region_mask
 from tinyvit.train import decays
 
 Weights = dict[str, Tensor]
@@ -43,14 +47,49 @@ def mlp(w: Weights, at: str, z: Tensor) -> Tensor:
     return linear(w, at + "fc2", F.gelu(linear(w, at + "fc1", z)))
 
 
-def norm(w: Weights, name: str, z: Tensor) -> Tensor:
+def norm(w: Weights, name: str, z: Tensor, eps: float = 1e-6) -> Tensor:
     """LayerNorm over the channels, with the ε of our models."""
-    return F.layer_norm(z, z.shape[-1:], w[name + ".weight"], w[name + ".bias"], eps=1e-6)
+    return F.layer_norm(z, z.shape[-1:], w[name + ".weight"], w[name + ".bias"], eps=eps)
 
 
 def linear(w: Weights, name: str, z: Tensor) -> Tensor:
     """A linear map with its bias."""
     return F.linear(z, w[name + ".weight"], w[name + ".bias"])
+
+
+# Swin ---------------------------------------------------------------------------------------
+
+
+def swin_block(w: Weights, at: str, z: Tensor, *, heads: int, window: int, index: Tensor, mask: Tensor | None = None):
+    """Attention in windows, shifted by half of one if there is a mask, and an MLP.   (B, S, S, D) -> (B, S, S, D)"""
+    B, S, _, D = z.shape
+    n, shift = S // window, window // 2
+    y = norm(w, at + "norm1", z, 1e-5)
+    if mask is not None:
+        y = torch.roll(y, (-shift, -shift), (1, 2))
+    y = y.view(B, n, window, n, window, D).transpose(2, 3).reshape(B * n * n, window * window, D)
+    y = window_attention(w, at + "attn.", y, heads, index, mask)
+    y = y.view(B, n, n, window, window, D).transpose(2, 3).reshape(B, S, S, D)
+    if mask is not None:
+        y = torch.roll(y, (shift, shift), (1, 2))
+    z = z + y
+    return z + mlp(w, at + "mlp.", norm(w, at + "norm2", z, 1e-5))
+
+
+def window_attention(w: Weights, at: str, z: Tensor, heads: int, index: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention with a bias by offset, and a mask (W, M, M) for the W windows of every image.   (B·W, M, D)
+
+    Its softmax is written out: the fused attention cannot differentiate the bias, and falls back to something slower.
+    """
+    windows, M, D = z.shape
+    q, k, v = linear(w, at + "qkv", z).view(windows, M, 3, heads, D // heads).permute(2, 0, 3, 1, 4)
+    bias = w[at + "relative_position_bias_table"][index].permute(2, 0, 1)  # (h, M, M)
+    if mask is not None:
+        bias = bias + mask[:, None]
+    scores = (q * (D // heads) ** -0.5) @ k.transpose(-1, -2)
+    scores = (scores.view(-1, *bias.shape) + bias).view(windows, heads, M, M)
+    y = scores.softmax(dim=-1) @ v
+    return linear(w, at + "proj", y.transpose(1, 2).reshape(windows, M, D))
 
 
 # contenders ---------------------------------------------------------------------------------
@@ -126,6 +165,25 @@ def convolution(task, threads: int):
         y = F.conv2d(*inputs, **task.settings)
         dx, dweight, dbias = torch.autograd.grad(y, inputs, cotangent)
         return y.detach().permute(0, 2, 3, 1), dx.permute(0, 2, 3, 1), dweight, dbias
+
+    return step
+
+
+def window_blocks(task, threads: int):
+    """Forward and backward; gives the output and the derivatives in input and parameters."""
+    torch.set_num_threads(threads)
+    x, cotangent = map(torch.tensor, task.data())
+    weights = {name: torch.tensor(array) for name, array in task.create().state_dict().items()}
+    inputs = [x, *weights.values()]
+    for a in inputs:
+        a.requires_grad_()
+    window, shift = (task.window,) * 2, (task.window // 2,) * 2
+    index, mask = (torch.tensor(a) for a in (offset_index(window), region_mask((task.side,) * 2, window, shift)))
+    block = partial(swin_block, weights, heads=task.heads, window=task.window, index=index)
+
+    def step():
+        y = block("blocks.1.", block("blocks.0.", x), mask=mask)
+        return y.detach(), *torch.autograd.grad(y, inputs, cotangent)
 
     return step
 

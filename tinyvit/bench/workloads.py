@@ -13,9 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tinyvit.bench.hand_written import vit_gradient
-from tinyvit.bench.ours import convolution, gradient, hessian_products, inference, on_one_thread, other_work
-from tinyvit.bench.ours import training_step
-from tinyvit.bench.tasks import Convolution, Images
+from tinyvit.bench.ours import (
+    convolution,
+    gradient,
+    hessian_products,
+    inference,
+    on_one_thread,
+    other_work,
+    training_step,
+    window_blocks,
+)
+from tinyvit.bench.tasks import Convolution, Images, Windows
 
 Step = Callable[[], object]
 Contender = Callable[[int], Step]
@@ -63,30 +71,35 @@ def and_torch(contender, task, **options) -> dict:
 
 W1 = Images("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "depth": 6, "num_classes": 10}, batch=64)
 W2 = Images("vit_tiny_patch16_224", batch=8)
+W3 = Windows(batch=4, side=56, dim=96, heads=3, window=7)
 W4a = Convolution(batch=64, side=32, channels=64, kernel=3)
 W4b = Convolution(batch=4, side=56, channels=96, kernel=7, groups=96)
 W5 = Images("vit_tiny_patch16_224", W1.config | {"embed_dim": 64, "depth": 4, "num_heads": 2}, batch=16)
 DIGITS = Images("vit_digits", batch=32)
 PRODUCTS = 20
 
-VIT = "ViT, 32×32 images in 4×4 patches, width 192, depth 6, 3 heads, batch 64, float32"
-NARROW = "ViT, 32×32 images in 4×4 patches, width 64, depth 4, 2 heads, batch 16, float32"
+VIT = "ViT, 32×32 images in 4×4 patches, width 192, depth 6, 3 heads, batch 64"
+NARROW = "ViT, 32×32 images in 4×4 patches, width 64, depth 4, 2 heads, batch 16"
 
-WORKLOADS = (
+WORKLOADS = (  # everything in float32
     Workload("W1_train", f"{VIT}: loss, gradient and AdamW", **and_torch(training_step, W1),
              agreement=1e-6),  # a mean loss hides much: with the tanh form of GELU it would differ by only 3e-6
     Workload("W1_forward", f"{VIT}: logits, no gradient", **and_torch(inference, W1)),
-    Workload("W2", "ViT-Ti/16, 224×224 images, batch 8, float32: logits, no gradient", **and_torch(inference, W2)),
-    Workload("W4a", "3×3 convolution, 64 to 64 channels, 32×32 maps, batch 64, float32: forward and backward",
+    Workload("W2", "ViT-Ti/16, 224×224 images, batch 8: logits, no gradient", **and_torch(inference, W2)),
+    Workload("W3", "two Swin blocks, the second shifted, 56×56 tokens, width 96, 3 heads, 7×7 windows, batch 4: "
+             "forward and backward", **and_torch(window_blocks, W3)),
+    Workload("W4a", "3×3 convolution, 64 to 64 channels, 32×32 maps, batch 64: forward and backward",
              **and_torch(convolution, W4a)),
-    Workload("W4b", "depthwise 7×7 convolution, 96 channels, 56×56 maps, batch 4, float32: forward and backward",
+    Workload("W4b", "depthwise 7×7 convolution, 96 channels, 56×56 maps, batch 4: forward and backward",
              **and_torch(convolution, W4b)),
     Workload("W5_grad", f"{NARROW}: loss and gradient", **and_torch(gradient, W5)),
-    Workload("W5_hvp", f"{NARROW}: one of {PRODUCTS} Hessian–vector products", **and_torch(hessian_products, W5, count=PRODUCTS),
-             beside={"gradient": partial(other_work, gradient, W5, times=PRODUCTS)}, pieces=PRODUCTS),
-    Workload("tape", f"{VIT}: loss and gradient, and the same kernels called by hand", W1.batch, partial(gradient, W1),
-             beside={"by_hand": partial(gradient, W1, by=vit_gradient)}, threads=1),
-    Workload("small", "vit_digits, 8×8 images, batch 32, float32: loss, gradient and AdamW, and on one thread",
+    Workload("W5_hvp", f"{NARROW}: one of {PRODUCTS} Hessian–vector products; beside it, one gradient",
+             **and_torch(hessian_products, W5, count=PRODUCTS), pieces=PRODUCTS,
+             beside={"gradient": partial(other_work, gradient, W5, times=PRODUCTS)}),
+    Workload("tape", f"{VIT}, one thread: loss and gradient; beside it, the same kernels called by hand",
+             W1.batch, partial(gradient, W1), threads=1,
+             beside={"by_hand": partial(gradient, W1, by=vit_gradient)}),
+    Workload("small", "vit_digits, 8×8 images, batch 32: loss, gradient and AdamW; beside it, on one thread",
              DIGITS.batch, partial(training_step, DIGITS),
              beside={"one_thread": partial(on_one_thread, training_step, DIGITS)}),
 )  # fmt: skip
