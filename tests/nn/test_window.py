@@ -206,6 +206,11 @@ def test_fewer_tokens_than_a_window_use_the_first_offsets(rng):
         p.data = attention.state_dict()[name]
     shorter.relative_position_bias_table.data = table[2:5].reshape(-1, 2)
     np.testing.assert_allclose(attention(x).data, shorter(x).data, rtol=1e-12)
+    places = list(np.ndindex(2, 2, 3))[:8]  # narrower too: then they are not the offsets of what is there
+    attention = restless((2, 2, 3), rng)
+    table = attention.relative_position_bias_table.data.reshape(3, 3, 5, 2)
+    wanted = [[table[tuple(np.subtract(p, q) + np.array([1, 1, 2]))] for q in places] for p in places]
+    assert np.array_equal(attention.position_bias(np.zeros((1, 8, 18))).data[0], np.moveaxis(wanted, -1, 0))
 
 
 def test_an_empty_batch(rng):

@@ -23,16 +23,19 @@ def mask_of(model, match):
 def stage(match):
     """Torchvision counts patch embedding, stages and mergings in one: stage i is 2i + 1, the merging before it 2i."""
     i, rest = int(match[1]), match[2] or ""
-    return (
-        f"layers.{i // 2}.blocks{rest}" if i % 2 and rest else f"layers.{i // 2}{'' if i % 2 else '.downsample'}{rest}"
-    )
+    part = "" if i % 2 and not rest else ".blocks" if i % 2 else ".downsample"
+    return f"layers.{i // 2}{part}{rest}"
 
 
 MODELS = {
     ("timm", "SwinTransformer"): Reference(
         Swin,
         SwinConfig,
-        names={r"(.*\.attn)\.softmax": r"\1.weights"},
+        names={
+            r"(.*\.attn)\.(?:softmax|attn_drop)": r"\1.weights",  # after its dropout, which is off
+            r"(.*\.mlp)\.(?:act|norm)": r"\1.drop1",
+            r"head\.(?:global_pool|drop|flatten)": "head.fc.input",
+        },
         computed={
             r"layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_index":
                 lambda model, match: offset_index(block_of(model, match).attn.window),
@@ -52,6 +55,7 @@ MODELS = {
             r"features\.0\.2(.*)": r"patch_embed.norm\1",
             r"features\.(\d+)(\.\d+)\.attn": lambda m: f"{stage(m)}.drop_path1",  # a map; our attention sees windows
             r"features\.(\d+)(\.\d+\.mlp)\.0(.*)": lambda m: f"{stage(m)}.fc1{m[3]}",
+            r"features\.(\d+)(\.\d+\.mlp)\.[12]": lambda m: f"{stage(m)}.drop1",
             r"features\.(\d+)(\.\d+\.mlp)\.3(.*)": lambda m: f"{stage(m)}.fc2{m[3]}",
             r"features\.(\d+)(\..*)?": stage,
             r"head(\..*)?": r"head.fc\1",
