@@ -17,7 +17,7 @@ from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import watching
 from tinyvit.backend import to_numpy
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import cores, side_by_side
+from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module
 
 Objective = Callable[[Module, tuple], Tensor]
@@ -80,11 +80,12 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
         raise ValueError(f"workers and chunk: expected at least 1, got {workers} and {chunk}")
 
     def gradient_threaded(model, batch):
-        total, threads = len(batch[0]), workers or useful_workers(model)
+        total, threads = len(batch[0]), workers or useful_workers(model.num_parameters())
         mixes = model.training and any(module.mixes_batch for _, module in model.named_modules())
-        if mixes or model.on_device or total <= chunk:
+        size = fair_chunk(chunk, total, threads)
+        if mixes or model.on_device or total <= size:
             return gradient(model, batch)
-        cuts = [slice(i, i + chunk) for i in range(0, total, chunk)]
+        cuts = [slice(i, i + size) for i in range(0, total, size)]
         noise = model.rng.spawn(len(cuts)) if model.training else [None] * len(cuts)
         parts = [(tuple(a[cut] for a in batch), rng) for cut, rng in zip(cuts, noise, strict=True)]
 
@@ -96,12 +97,9 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
     return gradient_threaded
 
 
-SMALL_MODEL = 250_000  # parameters; below, an op of a micro-batch is shorter than the threads' waiting for each other
-
-
-def useful_workers(model: Module) -> int:
-    """How many threads to cut a batch over: the cores there are, or one for a small model."""
-    return cores() if model.num_parameters() >= SMALL_MODEL else 1
+def fair_chunk(chunk: int, total: int, workers: int) -> int:
+    """Samples of a micro-batch: ``chunk``, or fewer where some of the workers would get none."""
+    return min(chunk, -(-total // workers))
 
 
 def _weighted(gradient: Gradient, model, part, rng, total: int):
