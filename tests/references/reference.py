@@ -14,6 +14,7 @@ class Reference:
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
     computed   inner values that are no module's output -> how our model gives them
+    layouts    inner values whose axes are in another order than ours -> how to put ours in theirs
     """
 
     model: type
@@ -23,3 +24,4 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    layouts: dict = field(default_factory=dict)

@@ -37,7 +37,7 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     images, labels = batch
     frozen = copy.deepcopy(model).astype(dtype)
     product = {"reverse": _by_reverse, "complex": _by_complex}[method]
-    n = frozen.num_parameters()
+    n = sum(p.size for p in frozen.parameters())
     matvec = product(objective, frozen, (images.astype(dtype), labels))
     return LinearOperator((n, n), matvec=lambda v: matvec(np.ravel(v).astype(dtype)), dtype=dtype)
 
