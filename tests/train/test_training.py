@@ -256,7 +256,13 @@ def test_a_small_model_stays_on_one_thread():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs", "floor"),
-    [("vit_digits", 12, 0.90), ("resnet_digits", 5, 0.96), ("ceit_digits", 8, 0.93)],
+    [
+        ("vit_digits", 12, 0.90),
+        ("resnet_digits", 5, 0.96),
+        ("ceit_digits", 8, 0.93),
+        ("t2t_vit_digits", 12, 0.93),
+        ("t2t_vit_t_digits", 12, 0.92),
+    ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_small_models_learn_the_digits(name, epochs, floor, seed):
