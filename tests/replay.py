@@ -33,6 +33,7 @@ from references.operators import (
 )
 
 from tinyvit import Tensor, capture, gradients, nms
+from tinyvit.models import mpp
 
 TOLERANCE = 1e-9
 
@@ -93,17 +94,18 @@ def replay(path) -> Replayed:
 def replay_model(z: dict, meta: dict) -> Replayed:
     """One forward and one backward of our model with the file's parameters, compared at every point the file has."""
     reference, model = build(meta)
-    ours = lambda name: renamed(name, reference.names)  # noqa: E731
-    model.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    named = lambda name: renamed(name, reference.names)  # noqa: E731
+    model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
     x = Tensor(z["input/x"], requires_grad=True)
-    inner = {k: ours(k) for k in part(z, "mid") if k not in reference.computed}
+    rules = {k: rule for k in part(z, "mid") if (rule := matching(k, reference.computed))}
+    inner = {k: named(k) for k in part(z, "mid") if k not in rules}
     with capture(model, *inner.values()) as seen:
-        outputs = model(last(x))
+        outputs = model(reference.takes(x))
     outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
     parameters = dict(model.named_parameters())
-    leaves = {k: x if k == "input" else parameters[ours(k)] for k in part(z, "grad")}
+    leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
 
     result = Replayed()
@@ -111,13 +113,17 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for (name, theirs), got in zip(part(z, "output").items(), outputs, strict=True):
         result.compare(f"output/{name}", got.data, theirs)
     for name, theirs in part(z, "mid").items():
-        value = reference.computed[name](model) if name in reference.computed else in_their_layout(seen, inner[name])
+        if name in rules:
+            rule, match = rules[name]
+            value = rule(model, match)
+        else:
+            value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
         value = reference.layouts.get(name, lambda x: x)(value)
         result.compare(f"mid/{name}", value, theirs)
     for name, g in zip(leaves, derivatives, strict=True):
         result.compare(f"grad/{name}", g, z[f"grad/{name}"])
     for name, theirs in part(z, "after").items():
-        result.compare(f"after/{name}", model.state_dict()[ours(name)], theirs)
+        result.compare(f"after/{name}", model.state_dict()[named(name)], theirs)
     loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
     result.compare("loss", loss, meta["loss"])
     return result
@@ -144,18 +150,21 @@ def build(meta: dict):
         raise NotBuilt(f"{what} of {meta['source']}: {error}") from error
 
 
-def in_their_layout(seen: dict, name: str):
+def in_their_layout(value, name: str, maps_last):
     """A captured value as the reference lays it out: maps channels-first, tokens and attention weights as ours."""
-    value = seen[name]
-    return first(value).data if value.ndim == 4 and not name.endswith(".weights") else value.data
+    is_map = value.ndim == 4 and not name.endswith(".weights")
+    return first(value).data if is_map and not maps_last else value.data
+
+
+def matching(name: str, table: dict):
+    """What a table of patterns holds for a name, and the match; None where it says nothing."""
+    return next(((found, m) for pattern, found in table.items() if (m := re.fullmatch(pattern, name))), None)
 
 
 def renamed(name: str, table: dict) -> str:
     """Our name for the reference's; the same where the table says nothing."""
-    for theirs, ours in table.items():
-        if re.fullmatch(theirs, name):
-            return re.sub(theirs, ours, name)
-    return name
+    ours, match = matching(name, table) or (name, None)
+    return ours(match) if callable(ours) else match.expand(ours) if match else name
 
 
 def part(z: dict, prefix: str) -> dict:
@@ -171,9 +180,8 @@ def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
     result = Replayed()
     for attributes in meta["cases"]:
         name = attributes["case"]
-        found = [(f, m) for pattern, f in table.items() if (m := re.fullmatch(pattern, name))]
-        if found:
-            function, match = found[0]
+        if found := matching(name, table):
+            function, match = found
             replay_case(result, name, part(z, name), function, match, attributes.get("attrs", {}))
         else:
             result.not_built.append(name)
@@ -235,7 +243,23 @@ def replay_boxes(z: dict, meta: dict) -> Replayed:
     return result
 
 
-OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes}
+def replay_masked_patches(z: dict, meta: dict) -> Replayed:
+    """Masked patch prediction: mean colours, their classes, the loss over corrupted patches and its gradient."""
+    result, config = Replayed(), meta["config"]
+    if unknown := sorted(config.keys() - {"patch", "bits"}):
+        raise NotBuilt(f"{meta['source']} with {', '.join(unknown)}")
+    colours = mpp.mean_colours(last(z["input/image"]), config["patch"])
+    classes = mpp.colour_classes(colours, config["bits"])
+    logits = Tensor(z["input/pred"], requires_grad=True)
+    loss = mpp.masked_loss(logits, classes, z["input/mask"])
+    result.compare("mid/mean_colour", colours, z["mid/mean_colour"])
+    result.compare("mid/labels", classes, z["mid/labels"])
+    result.compare("output/loss", loss.data, z["output/loss"])
+    result.compare("grad/pred", gradients(loss, logits)[0], z["grad/pred"])
+    return result
+
+
+OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes, "vp-mpp-loss": replay_masked_patches}
 
 # command line ------------------------------------------------------------------------------
 

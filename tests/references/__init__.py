@@ -7,8 +7,17 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import ceit, resnet, simple_vit, t2t_vit, vit
+from references import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
-PAPERS = (vit, simple_vit, resnet, ceit, t2t_vit)
+PAPERS = (
+    vit,
+    simple_vit,
+    resnet,
+    mixer,
+    swin,
+    volo,
+    ceit,
+    t2t_vit,
+)
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from references.operators import last
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,9 @@ class Reference:
     values     their argument -> how its value becomes ours
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
-    computed   inner values that are no module's output -> how our model gives them
+    computed   patterns of inner values that are no module's output -> how our model and the match give them
+    takes      what makes our input of theirs; images become channels-last
+    maps_last  a pattern of the inner maps that are channels-last in the reference too
     layouts    inner values whose axes are in another order than ours -> how to put ours in theirs
     """
 
@@ -24,4 +29,6 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    takes: Callable = last
+    maps_last: str = r"(?!)"
     layouts: dict = field(default_factory=dict)

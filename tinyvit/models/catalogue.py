@@ -7,11 +7,20 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import ceit, resnet, simple_vit, t2t_vit, vit
+from tinyvit.models import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
-PAPERS = (vit, simple_vit, resnet, ceit, t2t_vit)
+PAPERS = (
+    vit,
+    simple_vit,
+    resnet,
+    mixer,
+    swin,
+    volo,
+    ceit,
+    t2t_vit,
+)
 
 
 def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, positions: str | None = None,
