@@ -262,7 +262,7 @@ EXAMPLES = {
     "self_attention": [
         call(normal(2, 6, 18), SEEN[:, None], num_heads=3),
         call(normal(2, 4, 30), num_heads=2),
-        call(normal(2, 5, 9), normal(5, 5), num_heads=1),
+        call(normal(2, 5, 9), normal(5, 5), num_heads=1, scale=0.7),
         call(normal(3, 4, 36), normal(3, 1, 4, 4), positive(3, 2, 4, 4), num_heads=2),
         call(normal(2, 4, 18), None, positive(2, 1, 4, 4), num_heads=3),
         call(normal(6, 4, 18), normal(2, 3, 4, 4), positive(6, 1, 4, 4), num_heads=3),

@@ -118,6 +118,7 @@ def replay_model(z: dict, meta: dict) -> Replayed:
             value = rule(model, match)
         else:
             value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
+        value = reference.layouts.get(name, lambda x: x)(value)
         result.compare(f"mid/{name}", value, theirs)
     for name, g in zip(leaves, derivatives, strict=True):
         result.compare(f"grad/{name}", g, z[f"grad/{name}"])
@@ -130,22 +131,23 @@ def replay_model(z: dict, meta: dict) -> Replayed:
 
 def build(meta: dict):
     """The reference's entry and our model of the file's configuration, a blueprint waiting for its parameters."""
-    source, config = meta["source"].split()[0], meta["config"]
-    reference = MODELS.get((source, config.get("cls", "")))
+    source, config = meta["source"].split()[0], dict(meta["config"])
+    cls = config.pop("cls", "")
+    reference, what = MODELS.get((source, cls)), cls or meta["name"]
     if reference is None:
-        raise NotBuilt(f"{config.get('cls', meta['name'])} of {meta['source']}")
+        raise NotBuilt(f"{what} of {meta['source']}")
     settings = {}
-    for name, value in config["kwargs"].items():
+    for name, value in (config.pop("kwargs", {}) | config).items():  # what is no argument of theirs stands beside them
         value = reference.values.get(name, lambda v: v)(value)
         settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
     known = {f.name for f in fields(reference.config)}
     if unknown := sorted(settings.keys() - known):
-        raise NotBuilt(f"{config['cls']} of {meta['source']} with {', '.join(unknown)}")
+        raise NotBuilt(f"{what} of {meta['source']} with {', '.join(unknown)}")
     follow = {name: rule(settings) for name, rule in reference.defaults.items() if settings.get(name) is None}
     try:
         return reference, reference.model(reference.config(**settings | follow), rng=None)
     except ValueError as error:
-        raise NotBuilt(f"{config['cls']} of {meta['source']}: {error}") from error
+        raise NotBuilt(f"{what} of {meta['source']}: {error}") from error
 
 
 def in_their_layout(value, name: str, maps_last):

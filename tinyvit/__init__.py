@@ -67,7 +67,7 @@ from tinyvit.equations.sampling import embedding, grid_sample
 from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
 from tinyvit.nn.describe import count_macs, describe
-from tinyvit.nn.module import Buffer, Module, Parameter, Sequential, StateError, swapped
+from tinyvit.nn.module import Buffer, Frozen, Module, Parameter, Sequential, StateError, swapped
 from tinyvit.nn.weights import WeightFileError, load_weights, save_weights
 from tinyvit.primitives.contract import einsum, matmul
 from tinyvit.primitives.elementwise import (

@@ -104,6 +104,10 @@ class NoGradient(Good):
         return super().features(x) + 0.0 * self.temperature
 
 
+class OnlyCalledIdle(Good):
+    idle = ("head.*",)
+
+
 class NoisyEvaluation(Good):
     def features(self, x):
         noise = np.random.default_rng().normal(size=24)  # not the module's own
@@ -217,6 +221,7 @@ WRONG = {
     Hidden: r"depends on 1 parameter\(s\) that no name leads to, of shape \[\(24,\)\]",
     Unused: "forward never uses norm.weight, norm.bias",
     NoGradient: "the gradient is zero in every entry of temperature",
+    OnlyCalledIdle: "head.weight, head.bias: the model calls it idle, but a gradient reaches it",
     NoisyEvaluation: "two evaluations of the same images differ",
     CountsInEvaluation: "evaluation changed seen",
     MixesImages: "an image's output depends on the other images",
@@ -246,6 +251,13 @@ def test_every_law_has_a_model_that_breaks_it():
             check(lambda rng, kind=kind: kind(rng=rng))
         broken |= {entry.name for entry in caught.traceback} & {law.__name__ for law in LAWS}
     assert broken == {law.__name__ for law in LAWS}
+
+
+def test_a_parameter_that_is_idle_may_be_called_so(rng):
+    class Idle(NoGradient):
+        idle = ("temperature",)
+
+    check(Idle(rng=rng))
 
 
 def test_a_model_is_built_again_from_its_config(rng):

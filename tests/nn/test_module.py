@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinyvit
-from tinyvit import Buffer, Module, Parameter, Sequential, Tensor, count_macs, create_model, describe, swapped
+from tinyvit import Buffer, Frozen, Module, Parameter, Sequential, Tensor, count_macs, create_model, describe, swapped
 from tinyvit.nn.basic import Linear
 from tinyvit.nn.describe import input_shape, measure
 from tinyvit.nn.module import Identity
@@ -63,6 +63,15 @@ def test_a_tied_parameter_is_counted_once_and_named_twice(rng):
     assert model.num_parameters() == 6
     assert [name for name, _ in model.named_parameters()] == ["tied", "1.weight"]
     assert list(model.state_dict()) == ["tied", "0.weight", "1.weight"]
+
+
+def test_a_frozen_table_counts_as_a_parameter_and_is_none():
+    model = Sequential(Leaf(3))
+    model.table = Frozen(np.ones((2, 5), np.float32))
+    assert model.num_parameters() == 3 + 10
+    assert [name for name, _ in model.named_parameters()] == ["0.weight"]
+    assert list(model.state_dict()) == ["table", "0.weight"]
+    assert not model.table.requires_grad
 
 
 def test_a_misspelt_attribute_raises(rng):

@@ -19,6 +19,7 @@ class Reference:
     computed   patterns of inner values that are no module's output -> how our model and the match give them
     takes      what makes our input of theirs; images become channels-last
     maps_last  a pattern of the inner maps that are channels-last in the reference too
+    layouts    inner values whose axes are in another order than ours -> how to put ours in theirs
     """
 
     model: type
@@ -30,3 +31,4 @@ class Reference:
     computed: dict = field(default_factory=dict)
     takes: Callable = last
     maps_last: str = r"(?!)"
+    layouts: dict = field(default_factory=dict)

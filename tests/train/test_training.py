@@ -261,6 +261,9 @@ def test_a_small_model_stays_on_one_thread():
         ("mixer_digits", 12, 0.92),
         ("swin_digits", 12, 0.93),
         ("volo_digits", 8, 0.92),
+        ("ceit_digits", 8, 0.93),
+        ("t2t_vit_digits", 12, 0.93),
+        ("t2t_vit_t_digits", 12, 0.92),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

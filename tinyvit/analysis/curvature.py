@@ -41,7 +41,7 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     images, labels = map(model.bring, batch)
     frozen = copy.deepcopy(model).astype(dtype)
     product = {"reverse": _by_reverse, "complex": _by_complex}[method]
-    n = frozen.num_parameters()
+    n = sum(p.size for p in frozen.parameters())
     matvec = product(objective, frozen, (images.astype(dtype), labels))
 
     def multiply(v):

@@ -49,19 +49,19 @@ def _(q, k, v, bias=None, keep=None, *, scale=None):
 
 
 @equation(taps=("weights",))
-def self_attention(qkv, bias=None, keep=None, *, num_heads):
+def self_attention(qkv, bias=None, keep=None, *, num_heads, scale=None):
     """The attention of all heads, side by side, from one projection of the tokens (Vaswani et al. 2017, Sec. 3.2.2).
 
-    qkv (B, N, 3·h·d), laid out [which of the three][head][d] -> (B, N, h·d); bias, keep: see above, (..., N, N)
+    qkv (B, N, 3·h·d), laid out [which of the three][head][d] -> (B, N, h·d); bias, keep, scale: see above, (..., N, N)
     """
     q, k, v = split_heads(qkv, num_heads)
-    return merge_heads(scaled_dot_product_attention(q, k, v, bias, keep))
+    return merge_heads(scaled_dot_product_attention(q, k, v, bias, keep, scale=scale))
 
 
 @self_attention.kernel(analytic=True)
-def _(qkv, bias=None, keep=None, *, num_heads):
+def _(qkv, bias=None, keep=None, *, num_heads, scale=None):
     q, k, v = split_heads(qkv, num_heads)  # views: nothing is copied, here or below
-    scale = _scale(q, None)
+    scale = _scale(q, scale)
     weights, score_pullback = _weights(q, k, bias, scale)
     kept = weights if keep is None else weights * keep
     B, N, width = qkv.shape

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import mixer, resnet, simple_vit, swin, vit, volo
+from tinyvit.models import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
@@ -18,6 +18,8 @@ PAPERS = (
     mixer,
     swin,
     volo,
+    ceit,
+    t2t_vit,
 )
 
 

@@ -19,12 +19,12 @@ class Attention(Module):
     """``[softmax(Q₁K₁ᵀ/√d)V₁ … softmax(QₕKₕᵀ/√d)Vₕ] W`` (Vaswani et al. 2017, Sec. 3.2.2).   (B, N, D) -> (B, N, D)
 
     q, k and v come from one matrix, laid out [which of the three][head][d] as in timm. The weights (B, h, N, N) can
-    be captured as ``<name>.weights``. head_dim is D / h unless it is given.
+    be captured as ``<name>.weights``. head_dim is D / h, and the scale 1/√d, unless they are given.
     """
 
-    def __init__(self, dim, num_heads, *, head_dim=None, qkv_bias=True, proj_bias=True, attn_drop=0.0,
+    def __init__(self, dim, num_heads, *, head_dim=None, scale=None, qkv_bias=True, proj_bias=True, attn_drop=0.0,
                  proj_drop=0.0, rng):  # fmt: skip
-        self.num_heads, self.head_dim = num_heads, head_dim or head_width(dim, num_heads)
+        self.num_heads, self.head_dim, self.scale = num_heads, head_dim or head_width(dim, num_heads), scale
         inner = self.num_heads * self.head_dim
         self.qkv = Linear(dim, 3 * inner, bias=qkv_bias, rng=rng)
         self.proj = Linear(inner, dim, bias=proj_bias, rng=rng)
@@ -32,7 +32,8 @@ class Attention(Module):
 
     def forward(self, x):
         qkv = self.qkv(x)
-        y = self_attention(qkv, self.position_bias(qkv), self.kept(qkv), num_heads=self.num_heads)
+        bias, keep = self.position_bias(qkv), self.kept(qkv)
+        y = self_attention(qkv, bias, keep, num_heads=self.num_heads, scale=self.scale)
         return self.proj_drop(self.proj(y))
 
     def position_bias(self, qkv):

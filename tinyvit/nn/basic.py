@@ -104,6 +104,13 @@ class ReLU(Module):
         return relu(x)
 
 
+class GELU(Module):
+    """``x Φ(x)``, where a layer is needed."""
+
+    def forward(self, x):
+        return gelu(x)
+
+
 def layer_scale(dim: int, init: float, *, rng) -> Parameter:
     """LayerScale's γ (Touvron et al. 2021, Eq. 4): a small factor for every channel of a branch, ``x + γ ⊙ F(x)``."""
     return Parameter(full((dim,), value=init, rng=rng))

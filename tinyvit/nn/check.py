@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -96,15 +97,19 @@ def names_each_once(t: Trial):
 
 
 def reaches_every_parameter(t: Trial):
-    """Every parameter receives a gradient."""
+    """Every parameter receives a gradient, but for those that the model itself says are idle."""
     model = t.model()
     y = model(t.pixels())
     met = {id(leaf) for leaf in _leaves(y)}
     idle = [name for name, p in model.named_parameters() if id(p) not in met]
     _expect(not idle, f"forward never uses {', '.join(idle)}: no gradient reaches there")
     found = gradients(y, model.parameters(), [t.rng.normal(size=y.shape)])
-    zero = [name for (name, _), g in zip(model.named_parameters(), found, strict=True) if not g.any()]
+    reached = {name: g.any() for (name, _), g in zip(model.named_parameters(), found, strict=True)}
+    called_idle = {name for name in reached if any(fnmatchcase(name, pattern) for pattern in model.idle)}
+    zero = [name for name in reached if not reached[name] and name not in called_idle]
     _expect(not zero, f"the gradient is zero in every entry of {', '.join(zero)}")
+    busy = [name for name in reached if reached[name] and name in called_idle]
+    _expect(not busy, f"{', '.join(busy)}: the model calls it idle, but a gradient reaches it")
 
 
 def keeps_to_itself(t: Trial):

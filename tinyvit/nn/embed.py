@@ -122,6 +122,16 @@ def sincos_2d(grid: tuple[int, int], dim: int, temperature: float = 10_000.0) ->
     return table
 
 
+def sinusoid_1d(n: int, dim: int) -> np.ndarray:
+    """The table of the first transformer (Vaswani et al. 2017, Sec. 3.5), (n, D), float64.
+
+    PE[p, 2i] = sin(p / 10000^(2i/D)), PE[p, 2i+1] = cos(the same)
+    """
+    i = np.arange(dim)
+    angle = np.arange(n)[:, None] / 10_000.0 ** ((i - i % 2) / dim)
+    return np.where(i % 2, np.cos(angle), np.sin(angle))
+
+
 RESAMPLING = {
     "timm": {"mode": "bicubic", "antialias": True},
     "deit": {"mode": "bicubic"},

@@ -33,7 +33,7 @@ def ones(shape, *, rng):
 
 @_or_blueprint
 def full(shape, *, rng, value):
-    """All of one value."""
+    """All of one value, or each of its own from an array that broadcasts to the shape."""
     return np.full(shape, value)
 
 
@@ -71,6 +71,14 @@ def fan_in_uniform(shape, *, rng, fan_in=None):
 def kaiming_normal(shape, *, rng):
     """Normal with variance 2/fan_out, which keeps the gradient's size through ReLUs (He et al. 2015, Eq. 14)."""
     return rng.normal(0, math.sqrt(2 / _fans(shape)[1]), shape)
+
+
+@_or_blueprint
+def orthogonal(shape, *, rng, gain=1.0):
+    """A matrix whose rows (or columns, whichever are fewer) are orthogonal and ``gain`` long (Saxe et al. 2014)."""
+    q, r = np.linalg.qr(rng.normal(size=(max(shape), min(shape))))
+    q *= np.sign(np.diag(r))  # or the directions would not be drawn evenly
+    return gain * (q.T if shape[0] < shape[1] else q)
 
 
 def jax_initial(name: str, value, rng):

@@ -31,6 +31,12 @@ class Buffer(Tensor):
     __slots__ = ()
 
 
+class Frozen(Buffer):
+    """A Buffer that counts as a parameter: a table that the reference keeps among its parameters and never trains."""
+
+    __slots__ = ()
+
+
 class StateError(ValueError):
     """A state that does not fit a model.
 
@@ -56,6 +62,7 @@ class Module:
 
     rng: np.random.Generator | None = None
     mixes_batch = False  # whether, in training, what happens to one sample depends on the others
+    idle: tuple[str, ...] = ()  # patterns of parameters that the paper's model has and its output does not depend on
 
     def forward(self, *inputs, **options):
         """The module's function; subclasses write it."""
@@ -98,8 +105,9 @@ class Module:
         return [value for _, value in self.named_parameters()]
 
     def num_parameters(self) -> int:
-        """How many numbers training changes (buffers are not counted)."""
-        return sum(p.size for p in self.parameters())
+        """How many numbers training changes, and those of Frozen tables (other buffers are not counted)."""
+        frozen = [value for _, value in self.named_state() if isinstance(value, Frozen)]
+        return sum(p.size for p in self.parameters() + frozen)
 
     # state --------------------------------------------------------------------------------
 
