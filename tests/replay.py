@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))  # references/ lies beside this file, wherever it is run from
-from references import MODELS
+from references import MODELS, vit_pytorch
 from references.operators import (
     IN_FLOAT32,
     OPERATORS,
@@ -32,7 +32,8 @@ from references.operators import (
     running_statistics,
 )
 
-from tinyvit import Tensor, capture, gradients, nms
+from tinyvit import Module, Tensor, capture, gradients, nms
+from tinyvit.train import distilled_from
 
 TOLERANCE = 1e-9
 
@@ -80,8 +81,9 @@ def replay(path) -> Replayed:
     kind = meta["name"].split("-", 1)[1] if "-" in meta["name"] else meta["name"]
     if kind in OPERATORS:
         return replay_operators(z, meta, OPERATORS[kind])
-    if kind in OTHER_LAYOUTS:
-        return OTHER_LAYOUTS[kind](z, meta)
+    for pattern, function in OTHER_LAYOUTS.items():
+        if re.fullmatch(pattern, kind):
+            return function(z, meta)
     if "state/" in "".join(z):
         return replay_model(z, meta)
     raise NotBuilt(f"{meta['name']} ({meta['source']})")
@@ -99,9 +101,11 @@ def replay_model(z: dict, meta: dict) -> Replayed:
         model.train(np.random.default_rng(0))
     x = Tensor(z["input/x"], requires_grad=True)
     inner = {k: ours(k) for k in part(z, "mid") if k not in reference.computed}
-    with capture(model, *inner.values()) as seen:
-        outputs = model(last(x))
-    outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+    with capture(model, *inner.values(), *reference.outputs.values()) as seen:
+        returned = model(last(x))
+    returned = iter(returned if isinstance(returned, tuple | list) else [returned])
+    named = reference.outputs
+    outputs = [seen[named[k]] if k in named else next(returned) for k in part(z, "output")]
     parameters = dict(model.named_parameters())
     leaves = {k: x if k == "input" else parameters[ours(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
@@ -111,7 +115,10 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for (name, theirs), got in zip(part(z, "output").items(), outputs, strict=True):
         result.compare(f"output/{name}", got.data, theirs)
     for name, theirs in part(z, "mid").items():
-        value = reference.computed[name](model) if name in reference.computed else in_their_layout(seen, inner[name])
+        if name in reference.computed:
+            value = reference.computed[name](model)
+        else:
+            value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
         result.compare(f"mid/{name}", value, theirs)
     for name, g in zip(leaves, derivatives, strict=True):
         result.compare(f"grad/{name}", g, z[f"grad/{name}"])
@@ -129,23 +136,37 @@ def build(meta: dict):
     if reference is None:
         raise NotBuilt(f"{config.get('cls', meta['name'])} of {meta['source']}")
     settings = {}
-    for name, value in config["kwargs"].items():
+    for name, value in arguments(meta, reference.fixed).items():
         value = reference.values.get(name, lambda v: v)(value)
         settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
     known = {f.name for f in fields(reference.config)}
     if unknown := sorted(settings.keys() - known):
-        raise NotBuilt(f"{config['cls']} of {meta['source']} with {', '.join(unknown)}")
+        raise NotBuilt(f"{config.get('cls', meta['name'])} of {meta['source']} with {', '.join(unknown)}")
     follow = {name: rule(settings) for name, rule in reference.defaults.items() if settings.get(name) is None}
     try:
         return reference, reference.model(reference.config(**settings | follow), rng=None)
     except ValueError as error:
-        raise NotBuilt(f"{config['cls']} of {meta['source']}: {error}") from error
+        raise NotBuilt(f"{config.get('cls', meta['name'])} of {meta['source']}: {error}") from error
 
 
-def in_their_layout(seen: dict, name: str):
+def arguments(meta: dict, fixed: dict) -> dict:
+    """The reference's arguments and what its class is given beside them, without those that change nothing here.
+
+    Noise is off in evaluation; what is fixed has the value that we have, or NotBuilt says which it has.
+    """
+    given = {k: v for k, v in meta["config"].items() if k not in ("cls", "kwargs")} | meta["config"]["kwargs"]
+    if meta["mode"] == "eval":
+        given = {k: v for k, v in given.items() if not re.fullmatch(r"(\w+_)?drop(out|_path)?(_rate)?", k)}
+    for name in fixed.keys() & given.keys():
+        if given.pop(name) != fixed[name]:
+            raise NotBuilt(f"{meta['source']} with another {name} than {fixed[name]}")
+    return given
+
+
+def in_their_layout(value, name: str, maps_last):
     """A captured value as the reference lays it out: maps channels-first, tokens and attention weights as ours."""
-    value = seen[name]
-    return first(value).data if value.ndim == 4 and not name.endswith(".weights") else value.data
+    is_map = value.ndim == 4 and not name.endswith(".weights")
+    return first(value).data if is_map and not maps_last else value.data
 
 
 def renamed(name: str, table: dict) -> str:
@@ -233,7 +254,30 @@ def replay_boxes(z: dict, meta: dict) -> Replayed:
     return result
 
 
-OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes}
+def replay_distillation(z: dict, meta: dict) -> Replayed:
+    """A student with a distillation token, its teacher, and our objective between them."""
+    sizes = arguments(meta, fixed={})
+    hard, lam, tau = (sizes.pop(name) for name in ("hard", "alpha", "temperature"))
+    head = {"mlp_layernorm": sizes.pop("mlp_layernorm", False)}
+    both, ours = Module(), lambda name: renamed(name, vit_pytorch.NAMES)
+    both.teacher, both.student = vit_pytorch.TokenLast(**sizes), vit_pytorch.TokenLast(**sizes, **head, distilled=True)
+    both.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    x = Tensor(z["input/x"], requires_grad=True)
+    objective = distilled_from(both.teacher, tau=None if hard else tau, lam=lam)
+    with capture(both, "student.head", "student.head_dist", "teacher") as seen:
+        loss = objective(both.student, (last(x), z["input/labels"]))
+    inner = {"student_logits": "student.head", "distill_logits": "student.head_dist", "teacher_logits": "teacher"}
+    values = {"output/loss": loss} | {f"mid/{theirs}": seen[name] for theirs, name in inner.items()}
+    leaves = dict(both.named_parameters()) | {"input": x}
+    result, wanted = Replayed(), part(z, "grad")
+    for key, value in values.items():
+        result.compare(key, value.data, z[key])
+    for k, g in zip(wanted, gradients(loss, [leaves[ours(k)] for k in wanted]), strict=True):
+        result.compare(f"grad/{k}", g, wanted[k])
+    return result
+
+
+OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes, "vp-distill.*": replay_distillation}
 
 # command line ------------------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ class Reference:
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
     computed   inner values that are no module's output -> how our model gives them
+    outputs    their outputs that are inner values of ours -> the name
+    fixed      their arguments that we know one value of; another is not built
+    maps_last  a pattern of the inner maps that are channels-last in the reference too
     """
 
     model: type
@@ -23,3 +26,6 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    outputs: dict = field(default_factory=dict)
+    fixed: dict = field(default_factory=dict)
+    maps_last: str = r"(?!)"
