@@ -49,8 +49,8 @@ class Replayed:
         self.errors: dict[str, float] = {}
         self.not_built: list[str] = []
 
-    def compare(self, key: str, ours, theirs, digits: int | None = None) -> None:
-        """Note the largest difference, relative to the largest number of the reference.
+    def compare(self, key: str, ours, theirs, digits: int | None = None, scale: float = 1e-300) -> None:
+        """Note the largest difference, relative to the reference's largest number, or to ``scale`` if that is larger.
 
         digits: how many the reference itself has, if it was computed in single precision; smaller differences are none.
         """
@@ -59,7 +59,7 @@ class Replayed:
             raise ValueError(f"{key}: our shape is {ours.shape}, the reference's {theirs.shape}")
         if not theirs.size:
             return
-        error = np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-300)
+        error = np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), scale)
         if digits is not None and error < 10.0**-digits:
             error = 0.0
         self.errors[key] = float(error) if np.isfinite(error) else np.inf
@@ -120,8 +120,9 @@ def replay_model(z: dict, meta: dict) -> Replayed:
         else:
             value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
         result.compare(f"mid/{name}", value, theirs)
-    for name, g in zip(leaves, derivatives, strict=True):
-        result.compare(f"grad/{name}", g, z[f"grad/{name}"])
+    largest = max((np.max(np.abs(g)) for g in part(z, "grad").values() if g.size), default=0.0)
+    for name, g in zip(leaves, derivatives, strict=True):  # that of a bias before a norm is nothing but rounding
+        result.compare(f"grad/{name}", g, z[f"grad/{name}"], scale=1e-3 * largest)
     for name, theirs in part(z, "after").items():
         result.compare(f"after/{name}", model.state_dict()[ours(name)], theirs)
     loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
@@ -158,8 +159,8 @@ def arguments(meta: dict, fixed: dict) -> dict:
     if meta["mode"] == "eval":
         given = {k: v for k, v in given.items() if not re.fullmatch(r"(\w+_)?drop(out|_path)?(_rate)?", k)}
     for name in fixed.keys() & given.keys():
-        if given.pop(name) != fixed[name]:
-            raise NotBuilt(f"{meta['source']} with another {name} than {fixed[name]}")
+        if (value := given.pop(name)) != fixed[name]:
+            raise NotBuilt(f"{meta['source']}: {name} {value} where ours is {fixed[name]}")
     return given
 
 

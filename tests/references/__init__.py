@@ -7,8 +7,8 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import deit, resnet, simple_vit, vit
+from references import deepvit, deit, resnet, simple_vit, vit
 from references.reference import Reference
 
-PAPERS = (vit, deit, simple_vit, resnet)
+PAPERS = (vit, deit, deepvit, simple_vit, resnet)
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

@@ -254,7 +254,14 @@ def test_a_small_model_stays_on_one_thread():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "epochs", "floor"), [("vit_digits", 12, 0.90), ("resnet_digits", 5, 0.96)])
+@pytest.mark.parametrize(
+    ("name", "epochs", "floor"),
+    [
+        ("vit_digits", 12, 0.90),
+        ("resnet_digits", 5, 0.96),
+        ("deepvit_digits", 15, 0.90),
+    ],
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_small_models_learn_the_digits(name, epochs, floor, seed):
     rng = np.random.default_rng(seed)

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import deit, resnet, simple_vit, vit
+from tinyvit.models import deepvit, deit, resnet, simple_vit, vit
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
-PAPERS = (vit, deit, simple_vit, resnet)
+PAPERS = (vit, deit, deepvit, simple_vit, resnet)
 
 
 def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, positions: str | None = None,

@@ -95,6 +95,8 @@ class ViTConfig:
 class ViT(Module):
     """Vision transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
 
+    block = Block
+
     def __init__(self, config: ViTConfig, *, rng):
         c = self.config = config
         if c.class_token:
@@ -102,7 +104,10 @@ class ViT(Module):
         self.make_positions(rng)
         self.patch_embed = self.stem(rng)
         self.pos_drop = Dropout(c.drop_rate)
-        self.blocks = self.encoder(rng)
+        block = partial(self.block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
+                        drop=c.drop_rate, attn_drop=c.attn_drop_rate)  # fmt: skip
+        rates = drop_path_rates(c.drop_path_rate, c.depth)
+        self.blocks = [block(drop_path=rate, **self.block_options(i)) for i, rate in enumerate(rates)]
         after_mean = c.global_pool == "avg" and c.fc_norm
         self.norm = Identity() if after_mean else LayerNorm(c.embed_dim, rng=rng)
         self.fc_norm = LayerNorm(c.embed_dim, rng=rng) if after_mean else Identity()
@@ -147,12 +152,12 @@ class ViT(Module):
         c = self.config
         return PatchEmbed(pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
 
-    def encoder(self, rng) -> list:
-        """The blocks."""
-        c = self.config
-        block = partial(Block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
-                        drop=c.drop_rate, attn_drop=c.attn_drop_rate, **self.attention())  # fmt: skip
-        return [block(drop_path=rate) for rate in drop_path_rates(c.drop_path_rate, c.depth)]
+    def block_options(self, i: int) -> dict:
+        """What block i must be told besides: here, to use relative positions."""
+        if self.config.pos_embed != "relative":
+            return {}
+        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
+        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
 
     # positions ----------------------------------------------------------------------------
 
@@ -184,13 +189,6 @@ class ViT(Module):
     def table(self, positions, z):
         """A position table as an array (1, prefix + N, D) beside the tokens."""
         return positions if isinstance(positions, Parameter) else beside(positions(), z)
-
-    def attention(self) -> dict:
-        """What the blocks must be told to use relative positions."""
-        if self.config.pos_embed != "relative":
-            return {}
-        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
-        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
 
     def fitted(self, state: dict, method: str = "timm") -> dict:
         """A state from another resolution with its position tables resampled to this model's (see embed.py).
