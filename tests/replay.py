@@ -33,6 +33,7 @@ from references.operators import (
 )
 
 from tinyvit import Module, Tensor, capture, gradients, nms
+from tinyvit.models import mpp
 from tinyvit.train import distilled_from
 
 TOLERANCE = 1e-9
@@ -95,19 +96,19 @@ def replay(path) -> Replayed:
 def replay_model(z: dict, meta: dict) -> Replayed:
     """One forward and one backward of our model with the file's parameters, compared at every point the file has."""
     reference, model = build(meta)
-    ours = lambda name: renamed(name, reference.names)  # noqa: E731
-    model.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    named = lambda name: renamed(name, reference.names)  # noqa: E731
+    model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
     x = Tensor(z["input/x"], requires_grad=True)
-    inner = {k: ours(k) for k in part(z, "mid") if k not in reference.computed}
+    rules = {k: rule for k in part(z, "mid") if (rule := matching(k, reference.computed))}
+    inner = {k: named(k) for k in part(z, "mid") if k not in rules}
     with capture(model, *inner.values(), *reference.outputs.values()) as seen:
-        returned = model(last(x))
+        returned = model(reference.takes(x))
     returned = iter(returned if isinstance(returned, tuple | list) else [returned])
-    named = reference.outputs
-    outputs = [seen[named[k]] if k in named else next(returned) for k in part(z, "output")]
+    outputs = [seen[reference.outputs[k]] if k in reference.outputs else next(returned) for k in part(z, "output")]
     parameters = dict(model.named_parameters())
-    leaves = {k: x if k == "input" else parameters[ours(k)] for k in part(z, "grad")}
+    leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
 
     result = Replayed()
@@ -115,8 +116,9 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for (name, theirs), got in zip(part(z, "output").items(), outputs, strict=True):
         result.compare(f"output/{name}", got.data, theirs)
     for name, theirs in part(z, "mid").items():
-        if name in reference.computed:
-            value = reference.computed[name](model)
+        if name in rules:
+            rule, match = rules[name]
+            value = rule(model, match)
         else:
             value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
         result.compare(f"mid/{name}", value, theirs)
@@ -124,7 +126,7 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for name, g in zip(leaves, derivatives, strict=True):  # that of a bias before a norm is nothing but rounding
         result.compare(f"grad/{name}", g, z[f"grad/{name}"], scale=1e-3 * largest)
     for name, theirs in part(z, "after").items():
-        result.compare(f"after/{name}", model.state_dict()[ours(name)], theirs)
+        result.compare(f"after/{name}", model.state_dict()[named(name)], theirs)
     loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
     result.compare("loss", loss, meta["loss"])
     return result
@@ -170,12 +172,15 @@ def in_their_layout(value, name: str, maps_last):
     return first(value).data if is_map and not maps_last else value.data
 
 
+def matching(name: str, table: dict):
+    """What a table of patterns holds for a name, and the match; None where it says nothing."""
+    return next(((found, m) for pattern, found in table.items() if (m := re.fullmatch(pattern, name))), None)
+
+
 def renamed(name: str, table: dict) -> str:
     """Our name for the reference's; the same where the table says nothing."""
-    for theirs, ours in table.items():
-        if re.fullmatch(theirs, name):
-            return re.sub(theirs, ours, name)
-    return name
+    ours, match = matching(name, table) or (name, None)
+    return ours(match) if callable(ours) else match.expand(ours) if match else name
 
 
 def part(z: dict, prefix: str) -> dict:
@@ -191,9 +196,8 @@ def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
     result = Replayed()
     for attributes in meta["cases"]:
         name = attributes["case"]
-        found = [(f, m) for pattern, f in table.items() if (m := re.fullmatch(pattern, name))]
-        if found:
-            function, match = found[0]
+        if found := matching(name, table):
+            function, match = found
             replay_case(result, name, part(z, name), function, match, attributes.get("attrs", {}))
         else:
             result.not_built.append(name)
@@ -278,7 +282,28 @@ def replay_distillation(z: dict, meta: dict) -> Replayed:
     return result
 
 
-OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes, "vp-distill.*": replay_distillation}
+def replay_masked_patches(z: dict, meta: dict) -> Replayed:
+    """Masked patch prediction: mean colours, their classes, the loss over corrupted patches and its gradient."""
+    result, config = Replayed(), meta["config"]
+    if unknown := sorted(config.keys() - {"patch", "bits"}):
+        raise NotBuilt(f"{meta['source']} with {', '.join(unknown)}")
+    colours = mpp.mean_colours(last(z["input/image"]), config["patch"])
+    classes = mpp.colour_classes(colours, config["bits"])
+    logits = Tensor(z["input/pred"], requires_grad=True)
+    loss = mpp.masked_loss(logits, classes, z["input/mask"])
+    result.compare("mid/mean_colour", colours, z["mid/mean_colour"])
+    result.compare("mid/labels", classes, z["mid/labels"])
+    result.compare("output/loss", loss.data, z["output/loss"])
+    result.compare("grad/pred", gradients(loss, logits)[0], z["grad/pred"])
+    return result
+
+
+OTHER_LAYOUTS = {
+    "op-posembed": replay_positions,
+    "op-roi": replay_boxes,
+    "vp-mpp-loss": replay_masked_patches,
+    "vp-distill.*": replay_distillation,
+}
 
 # command line ------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from contenders import absent, broken, dying, noisy
 from tinyvit import bench as package
 from tinyvit import cli
 from tinyvit.bench import (
+    AXES,
+    WORKLOADS,
     Apart,
     Disagreement,
     Facts,
@@ -24,13 +26,18 @@ from tinyvit.bench import (
     contender,
     facts,
     find_workloads,
+    hand_written,
     machine_facts,
     measure,
+    scaling,
     workloads,
     write_rows,
 )
-from tinyvit.bench.contender import Turn
-from tinyvit.bench.workloads import Images, inference, torch_inference, torch_training_step, training_step
+from tinyvit.bench.contender import Turn, sampled
+from tinyvit.bench.ours import gradient, inference, on_one_thread, training_step
+from tinyvit.bench.scaling import Axis, macs, power
+from tinyvit.bench.tasks import Convolution, Images, Windows
+from tinyvit.bench.workloads import and_torch
 
 SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 10}
 TASK = Images("vit_tiny_patch16_224", SIZES, batch=10)
@@ -44,6 +51,25 @@ def constant(value):
 
 def tiny(**peers):
     return Workload("tiny", "a tiny ViT", TASK.batch, partial(training_step, TASK), peers)
+
+
+def shrunk(x):
+    """A contender of the table with a tiny task in its place; anything else as it is."""
+    if isinstance(x, partial):
+        return partial(x.func, *map(shrunk, x.args), **{name: shrunk(value) for name, value in x.keywords.items()})
+    if isinstance(x, Images):
+        return replace(x, config=x.config | SIZES, batch=TASK.batch)
+    if isinstance(x, Convolution):
+        return replace(x, batch=2, side=9, channels=4, groups=min(x.groups, 4))
+    if isinstance(x, Windows):
+        return replace(x, batch=2, side=9, dim=12, window=3)
+    return x
+
+
+def small(workload):
+    """A workload of the table, made so small that it takes no time."""
+    peers, beside = ({name: shrunk(c) for name, c in them.items()} for them in (workload.peers, workload.beside))
+    return replace(workload, ours=shrunk(workload.ours), peers=peers, beside=beside)
 
 
 def run(workload, **options):
@@ -130,7 +156,9 @@ def test_contenders_take_turns_and_are_ended(monkeypatch):
         (partial(training_step, replace(TASK, config=SIZES | {"depth": 2})), 1),  # another model
         (partial(training_step, replace(TASK, rate=0.0)), 2),  # the same model, but it does not learn
         (partial(inference, TASK), 1),  # numbers of another shape
+        (partial(gradient, TASK), 1),  # more of them
         (constant(math.nan), 1),
+        (constant(None), 1),
     ],
 )
 def test_a_peer_that_computes_something_else_is_an_error_and_nothing_is_timed(peer, step, monkeypatch):
@@ -139,10 +167,35 @@ def test_a_peer_that_computes_something_else_is_an_error_and_nothing_is_timed(pe
         run(tiny(wrong=peer))
 
 
-def test_a_difference_is_relative_to_the_largest_number():
-    assert measure.difference(np.array([1.0, 10.0]), np.array([1.5, 10.0])) == 0.05
-    assert measure.difference(np.zeros(2), np.zeros(2)) == 0.0
-    assert measure.difference(np.zeros(2), np.zeros(3)) == math.inf
+def test_what_stands_beside_ours_is_compared_too_unless_it_does_other_work():
+    workload = Workload("letters", "", 1, constant(1.0), beside={"b": constant(1.0), "other": constant(None)})
+    result = run(workload, peers=False)
+    assert list(result.peers) == ["b", "other"]
+    assert result.differences == {"b": 0.0}
+    assert result.row()["other_ratio"] > 0
+    assert result.row()["other_difference"] is None
+    with pytest.raises(Disagreement, match="b computes something else"):
+        run(replace(workload, beside={"b": constant(2.0)}))
+
+
+def test_a_difference_is_relative_to_the_largest_number_of_its_array():
+    a, b = np.array([1.0, 10.0]), np.array([1.5, 10.0])
+    assert measure.difference([a], [b]) == 0.05
+    assert measure.difference([a, a * 0, a], [a, a * 0, b]) == 0.05
+    assert measure.difference([a * 1e-6, a], [b * 1e-6, a]) == pytest.approx(0.05), "a small array counts as well"
+    assert measure.difference([np.zeros(2)], [np.zeros(3)]) == math.inf
+    assert measure.difference([a], [a, a]) == math.inf
+
+
+def test_what_a_step_gives_is_compared_by_a_sample():
+    assert sampled(None) == []
+    assert [x.tolist() for x in sampled(0.5)] == [[0.5]]
+    x = np.arange(24.0).reshape(2, 3, 4)
+    np.testing.assert_array_equal(sampled((1, x.T))[1], x.T.ravel())
+    (some,) = sampled(np.arange(64_000, dtype=np.float32).reshape(1000, 64))
+    assert len(some) <= contender.SAMPLE
+    assert some.dtype == np.float64
+    assert set(some % 64) == set(range(64)), "no channel is left out"
 
 
 def test_a_peer_that_is_not_installed_is_named_and_left_out():
@@ -154,7 +207,9 @@ def test_a_peer_that_is_not_installed_is_named_and_left_out():
 
 
 def test_names_of_workloads():
-    assert [w.name for w in find_workloads()] == ["W1_train", "W1_forward"]
+    table = [w.name for w in find_workloads()]
+    assert table == ["W1_train", "W1_forward", "W2", "W3", "W4a", "W4b", "W5_grad", "W5_hvp", "tape", "small"]
+    assert table == cli.BENCH.split(", ")
     assert find_workloads(["all"]) == find_workloads()
     assert [w.name for w in find_workloads(["W1-forward"])] == ["W1_forward"]
     with pytest.raises(ValueError, match="there is no workload 'W9'; there are W1_train"):
@@ -173,6 +228,131 @@ def test_the_workloads_are_what_they_say():
     assert (images.shape, images.dtype, labels.shape) == ((64, 32, 32, 3), np.float32, (64,))
     assert model.config.num_heads == 3
     assert model.state_dict()["head.weight"].dtype == np.float32
+
+
+def test_the_other_workloads_are_what_they_say():
+    """Parameters, multiply-accumulates and shapes, counted by hand."""
+    assert workloads.W2.create().num_parameters() == 5_717_416, "ViT-Ti/16 of 1000 classes, as DeiT counts it"
+    assert workloads.W2.data()[0].shape == (8, 224, 224, 3)
+    blocks = workloads.W3.create().blocks
+    assert [block.shift for block in blocks] == [(0, 0), (3, 3)]
+    assert [block.attn.window for block in blocks] == [(7, 7)] * 2
+    assert workloads.W3.data()[0].shape == (4, 56, 56, 96)
+    assert [x.shape for x in workloads.W4a.data()] == [(64, 32, 32, 64), (64, 64, 3, 3), (64,), (64, 32, 32, 64)]
+    assert [x.shape for x in workloads.W4b.data()] == [(4, 56, 56, 96), (96, 1, 7, 7), (96,), (4, 56, 56, 96)]
+    assert (workloads.W4a.settings, workloads.W4b.settings) == (
+        {"padding": 1, "groups": 1},
+        {"padding": 3, "groups": 96},
+    )
+    config = workloads.W5.create().config
+    assert (config.embed_dim, config.depth, config.num_heads, workloads.W5.batch) == (64, 4, 2, 16)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
+def test_every_workload_runs_without_pytorch(workload):
+    workload = small(workload)
+    numbers = sampled(workload.ours(1)())
+    assert all(np.isfinite(x).all() and x.size for x in numbers), "finite numbers"
+    assert numbers, "to be compared with a peer's"
+    result = run(workload, peers=False, repeats=1)
+    assert list(result.peers) == list(workload.beside)
+    assert all(d < 1e-6 for d in result.differences.values())
+
+
+def test_what_stands_beside_which_workload():
+    assert {w.name: list(w.beside) for w in WORKLOADS if w.beside} == {
+        "W5_hvp": ["gradient"],
+        "tape": ["by_hand"],
+        "small": ["one_thread"],
+    }
+    assert [w.name for w in WORKLOADS if not w.peers] == ["tape", "small"]
+
+
+def test_times_are_those_of_one_piece(monkeypatch):
+    monkeypatch.setattr(Here, "turn", lambda self: Turn(1.0, 0.0))
+    workload = Workload("letters", "", 8, constant(1.0), beside={"b": constant(1.0)}, pieces=4)
+    row = run(workload).row()
+    assert (row["ours_ms"], row["b_ms"], row["ours_images_per_second"]) == (250.0, 250.0, 32.0)
+
+
+def test_a_workload_may_have_its_own_number_of_threads():
+    told = []
+
+    def asked(threads):
+        told.append(threads)
+        return lambda: 1.0
+
+    workload = Workload("letters", "", 1, asked, beside={"b": asked}, threads=1)
+    assert run(workload).row()["threads"] == 1
+    assert told == [1, 1]
+    run(replace(workload, threads=None))
+    assert told[2:] == [FACTS.threads] * 2
+
+
+def test_one_thread_is_one_thread():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def counting(task, threads):
+        return lambda: [lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        held = on_one_thread(counting, TASK, 2)()
+    assert set(held) <= {1}
+
+
+def test_by_hand_every_parameter_has_its_derivative(monkeypatch):
+    """And a slip in the hand-written code would be seen."""
+    workload = small(*find_workloads(["tape"]))
+    result = run(workload, repeats=1)
+    assert result.differences["by_hand"] < 1e-6
+    monkeypatch.setattr(hand_written, "now", lambda c: 2 * c() if callable(c) else c)
+    with pytest.raises(Disagreement, match="by_hand computes something else"):
+        run(workload, repeats=1)
+
+
+# how time grows ----------------------------------------------------------------------------
+
+
+def test_the_power_of_a_law():
+    assert power({1: 3.0, 2: 12.0, 4: 48.0}) == pytest.approx(2.0)
+    assert power({3: 5.0, 9: 15.0}) == pytest.approx(1.0)
+
+
+def test_arithmetic_is_linear_in_batch_and_depth_and_more_than_that_in_tokens():
+    expected = {axis.name: power({size: macs(task) for size, task in axis.tasks.items()}) for axis in AXES}
+    assert expected["batch"] == pytest.approx(1.0, abs=1e-12)
+    assert 0.98 < expected["depth"] < 1.0, "patches and head do not grow with it"
+    assert 1.05 < expected["tokens"] < 1.5
+    for axis in AXES[1:]:
+        for size, task in axis.tasks.items():
+            model = task.blueprint()
+            assert size == (model.config.depth if axis.name == "depth" else model.pos_embed.shape[1])
+
+
+class Lawful(Here):
+    """A turn takes batch^1.5 seconds."""
+
+    def __init__(self, contender, threads):
+        super().__init__(contender, threads)
+        (self.task,) = contender.args
+
+    def turn(self):
+        return Turn(self.task.batch**1.5, 0.0)
+
+
+def test_growth_is_measured_size_by_size():
+    axis = Axis("batch", "a tiny ViT", {n: replace(TASK, batch=n) for n in (2, 4, 8)})
+    (growth,) = scaling([axis], facts=FACTS, repeats=2, place=Lawful)
+    assert growth.slope == pytest.approx(1.5)
+    assert growth.expected == pytest.approx(1.0)
+    row = growth.row()
+    assert json.loads(json.dumps(row)) == row
+    assert (row["workload"], row["threads"], row["blas"]) == ("scaling_batch", FACTS.threads, FACTS.blas)
+    assert row["sizes"] == [2, 4, 8]
+    assert row["sizes_ms"] == pytest.approx([1e3 * n**1.5 for n in (2, 4, 8)])
+    assert row["ours_ms"] == row["sizes_ms"][-1]
+    with pytest.raises(ValueError, match="repeats"):
+        scaling(repeats=0)
 
 
 # the machine -------------------------------------------------------------------------------
@@ -200,7 +380,7 @@ def test_a_process_answers_as_here_does():
     apart, here = Apart(partial(inference, TASK), 1), Here(partial(inference, TASK), 1)
     try:
         for a, b in zip(apart.warm_up(), here.warm_up(), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+            np.testing.assert_allclose(a[0], b[0], rtol=1e-6, atol=1e-6)
         assert apart.turn().seconds > 0
         assert apart.peak() is None or apart.peak() > 10
     finally:
@@ -211,7 +391,7 @@ def test_a_process_answers_as_here_does():
 def test_a_process_has_the_threads_that_were_asked_for_and_may_print():
     apart = Apart(noisy, 7)
     try:
-        assert apart.warm_up() == [7.0] * contender.WARM_UP
+        assert apart.warm_up() == [[7.0]] * contender.WARM_UP
     finally:
         apart.close()
 
@@ -269,6 +449,18 @@ def test_without_a_peer_nothing_is_said_of_it(only_tiny, capsys):
     assert "torch is not measured" not in capsys.readouterr().out
 
 
+def test_the_command_prints_how_time_grows(only_tiny, tmp_path, monkeypatch, capsys):
+    axes = [Axis("batch", "a tiny ViT", {n: replace(TASK, batch=n) for n in (2, 4)})]
+    monkeypatch.setattr(package, "scaling", partial(scaling, axes, place=Here))
+    path = tmp_path / "rows.json"
+    command = ["bench", "--scaling", "--repeats", "1", "--quiet", "--threads", "1", "--json", str(path)]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    for word in ("a tiny ViT", "MACs", "time grows like batch^", "arithmetic like ^1.00"):
+        assert word in said
+    assert [row["workload"] for row in json.loads(path.read_text(encoding="utf-8"))] == ["scaling_batch"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
@@ -279,6 +471,7 @@ def test_without_a_peer_nothing_is_said_of_it(only_tiny, capsys):
         (["--against", "jax"], 2, "invalid choice"),
         (["--workload", "W9"], 1, "there is no workload 'W9'"),
         (["W9"], 1, "there is no workload 'W9'"),
+        (["W2", "--scaling"], 1, "--scaling is measured alone, without W2"),
         (["--json", "."], 1, "it is a folder"),
         (["--json", "FILE/below/b.json"], 1, "cannot write into the folder"),
     ],
@@ -317,20 +510,20 @@ def test_ctrl_c_ends_the_processes_and_leaves_no_file(only_tiny, tmp_path, monke
 
 # PyTorch, where it is installed -------------------------------------------------------------
 
+NO_TORCH = "PyTorch is not installed; the benchmark does without it"
 
-@pytest.mark.parametrize(("ours", "theirs"), [(training_step, torch_training_step), (inference, torch_inference)])
-def test_pytorch_computes_the_same(ours, theirs):
-    pytest.importorskip("torch", reason="PyTorch is not installed; the benchmark does without it")
-    workload = Workload("tiny", "", TASK.batch, partial(ours, TASK), {"torch": partial(theirs, TASK)})
-    result = run(workload, repeats=1)
+
+@pytest.mark.parametrize("workload", [w for w in WORKLOADS if w.peers], ids=lambda w: w.name)
+def test_pytorch_computes_the_same(workload):
+    pytest.importorskip("torch", reason=NO_TORCH)
+    result = run(small(workload), repeats=1)
     assert result.differences["torch"] < 1e-5
     assert {"ratio", "torch_ms", "torch_mb"} <= result.row().keys()
 
 
 def test_pytorch_with_another_activation_is_caught(monkeypatch):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed; the benchmark does without it")
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
     functional = torch.nn.functional
     monkeypatch.setattr(functional, "gelu", functional.silu)
-    peers = {"torch": partial(torch_inference, TASK)}
     with pytest.raises(Disagreement, match="torch computes something else"):
-        run(Workload("tiny", "", TASK.batch, partial(inference, TASK), peers))
+        run(Workload("tiny", "", **and_torch(inference, TASK)))

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+BENCH = "W1_train, W1_forward, W2, W3, W4a, W4b, W5_grad, W5_hvp, tape, small"  # a test compares it with the table
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, or 1 for what failed, 2 for what was not understood, 130 for Ctrl-C."""
@@ -48,11 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     describe.add_argument("--depth", type=int, default=2, help="how far down the modules go (default 2)")
     describe.set_defaults(run=_describe)
 
-    bench = commands.add_parser("bench", help="how fast this machine trains a ViT, and PyTorch beside it")
-    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="W1_train, W1_forward, all (default all)")
+    bench = commands.add_parser("bench", help="how fast this machine is at it, and PyTorch beside it")
+    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
+    bench.add_argument("--scaling", action="store_true", help="only how time grows with batch, depth and tokens")
     bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
-    bench.add_argument("--repeats", type=_count, default=9, metavar="N", help="turns of each contender (default 9)")
+    bench.add_argument("--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling 3)")
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
     bench.add_argument("--against", choices=("torch", "none"), default="torch", help="the peer (default torch)")
     bench.add_argument("--no-torch", dest="against", action="store_const", const="none", help="--against none")
@@ -153,16 +156,25 @@ def _describe(options) -> int:
 
 
 def _bench(options) -> int:
-    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, write_rows
+    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, scaling, write_rows
 
-    workloads = find_workloads([*options.workloads, *options.workload])
+    names = [*options.workloads, *options.workload]
+    if names and options.scaling:
+        raise ValueError(f"--scaling is measured alone, without {names[0]}")
+    workloads = find_workloads(names)
     path = options.json and results_file(options.json)
     facts = machine_facts(options.threads)
     _print_facts(facts)
+    settings = {"facts": facts, "progress": not options.quiet}
+    if options.repeats:
+        settings["repeats"] = options.repeats
+    if options.scaling:
+        show, measured = _print_growth, scaling(**settings)
+    else:
+        show, measured = _print_result, bench(workloads, peers=options.against != "none", **settings)
     results = []
-    for result in bench(workloads, facts=facts, repeats=options.repeats, peers=options.against != "none",
-                        progress=not options.quiet):  # fmt: skip
-        _print_result(result)
+    for result in measured:
+        show(result)
         results.append(result)
         if path:
             write_rows(results, path)  # after each, so that what is finished is kept
@@ -193,7 +205,7 @@ def _print_result(result) -> None:
     )
     for name in result.peers:
         print(f"\ntinyvit / {name}: {result.ratio(name):.2f} of medians, {result.paired_ratio(name):.2f} by pairs of "
-              f"turns; first numbers differ by {result.differences[name]:.1e}")  # fmt: skip
+              f"turns; {_agreement(result, name)}")  # fmt: skip
     for name, why in result.absent.items():
         print(f"\n{name} is not measured ({why}); {INSTALL[name]}")
     if result.disturbed:
@@ -202,6 +214,23 @@ def _print_result(result) -> None:
         for name in result.peers:
             pairs, ratio = result.undisturbed(name)
             print(f"tinyvit / {name} in the {pairs} undisturbed pairs" + (f": {ratio:.2f}" if pairs else ""))
+
+
+def _print_growth(growth) -> None:
+    print(f"\n{growth.axis.about}\n")
+    _table(
+        (growth.axis.name, *map(str, growth.times)),
+        ("ms, median of the turns", *(f"{1e3 * t.median:.1f}" for t in growth.times.values())),
+        ("forward MACs, 10⁹", *(f"{macs / 1e9:.2f}" for macs in growth.macs.values())),
+    )
+    print(f"\ntime grows like {growth.axis.name}^{growth.slope:.2f}, arithmetic like ^{growth.expected:.2f}")
+
+
+def _agreement(result, name: str) -> str:
+    """How near a peer's numbers are to ours."""
+    if name not in result.differences:
+        return "other work, so no numbers are compared"
+    return f"first numbers differ by {result.differences[name]:.1e}"
 
 
 def _list_exercises(options) -> int:

@@ -7,6 +7,7 @@ from reference import fixture
 from tinyvit import Tensor, gradients, resize
 from tinyvit.equations.resize import resize_matrix
 from tinyvit.nn.embed import resample_positions
+from tinyvit.nn.window import resize_bias_table
 
 STORED = fixture("shared-op-posembed")
 GRID = (4, 4)
@@ -51,8 +52,10 @@ def test_resized_grids(mode, antialias, size):
 
 def test_swins_table_of_relative_positions():
     """(2·4 - 1)² rows for windows of 4 become (2·6 - 1)² for windows of 6: bicubic, half-pixel centres."""
-    got = resize(STORED["swin_table"].reshape(1, 7, 7, 3), size=(11, 11), mode="bicubic")
-    np.testing.assert_allclose(got.reshape(121, 3), STORED["swin_table_resized_6"], **CLOSE)
+    got = resize_bias_table(STORED["swin_table"], (6, 6))
+    np.testing.assert_allclose(got, STORED["swin_table_resized_6"], **CLOSE)
+    with pytest.raises(ValueError, match=r"table: expected \(2M - 1\)² rows for a square window, got 15"):
+        resize_bias_table(np.zeros((3 * 5, 2)), (4, 4))
 
 
 def test_every_stored_array_is_used():

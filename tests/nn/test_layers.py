@@ -280,7 +280,7 @@ def test_relative_attention_is_what_the_loops_say(rng):
 
 
 def test_offsets_are_query_minus_key():
-    assert offset_index(3).tolist() == [[2, 1, 0], [3, 2, 1], [4, 3, 2]]
+    assert offset_index((3,)).tolist() == [[2, 1, 0], [3, 2, 1], [4, 3, 2]]
 
 
 def test_heads_must_share_the_width_evenly(rng):

@@ -7,8 +7,17 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import deepvit, deit, resnet, simple_vit, vit
+from references import deepvit, deit, mixer, resnet, simple_vit, swin, vit, volo
 from references.reference import Reference
 
-PAPERS = (vit, deit, deepvit, simple_vit, resnet)
+PAPERS = (
+    vit,
+    deit,
+    deepvit,
+    simple_vit,
+    resnet,
+    mixer,
+    swin,
+    volo,
+)
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

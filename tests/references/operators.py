@@ -12,6 +12,7 @@ import tinyvit as tv
 from tinyvit.autodiff.watch import Listener, listening
 from tinyvit.nn.basic import BatchNorm
 from tinyvit.nn.embed import resample_positions
+from tinyvit.nn.window import resize_bias_table
 
 
 def last(x):
@@ -324,6 +325,6 @@ def resized_table(kind: str, table, grid, new_grid):
 
 
 def resized_relative_table(table, new_rows: int):
-    """Swin's relative-position table for another window: bicubic, half-pixel."""
-    side, new_side = round(len(table) ** 0.5), round(new_rows**0.5)
-    return tv.resize(table.reshape(1, side, side, -1), size=(new_side, new_side), mode="bicubic").reshape(new_rows, -1)
+    """Swin's relative-position table for another window, of which the table has a number of rows."""
+    side = (round(new_rows**0.5) + 1) // 2
+    return resize_bias_table(table, (side, side))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from references.operators import last
 
 
 @dataclass(frozen=True)
@@ -13,9 +16,10 @@ class Reference:
     values     their argument -> how its value becomes ours
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
-    computed   inner values that are no module's output -> how our model gives them
+    computed   patterns of inner values that are no module's output -> how our model and the match give them
     outputs    their outputs that are inner values of ours -> the name
     fixed      their arguments that we know one value of; another is not built
+    takes      what makes our input of theirs; images become channels-last
     maps_last  a pattern of the inner maps that are channels-last in the reference too
     """
 
@@ -28,4 +32,5 @@ class Reference:
     computed: dict = field(default_factory=dict)
     outputs: dict = field(default_factory=dict)
     fixed: dict = field(default_factory=dict)
+    takes: Callable = last
     maps_last: str = r"(?!)"

@@ -27,6 +27,6 @@ MODELS = {
             r"transformer\.layers\.(\d+)\.1\.net\.3((?:\.\w+)?)": r"blocks.\1.mlp.fc2\2",
             r"linear_head((?:\.\w+)?)": r"head\1",
         },
-        computed={"pos_embedding": lambda model: sincos_2d(model.grid, model.config.embed_dim)},
+        computed={"pos_embedding": lambda model, _: sincos_2d(model.grid, model.config.embed_dim)},
     ),
 }  # fmt: skip

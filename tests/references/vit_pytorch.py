@@ -3,10 +3,9 @@
 from functools import partial
 
 from tinyvit.models.config import pair
-from tinyvit.models.simple_vit import patchify
 from tinyvit.nn.attention import Block
 from tinyvit.nn.basic import LayerNorm, Linear
-from tinyvit.nn.embed import grid_of, one_for_each
+from tinyvit.nn.embed import grid_of, one_for_each, patchify
 from tinyvit.nn.init import zeros
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
 from tinyvit.primitives.reduce import mean

@@ -3,18 +3,23 @@
     for result in bench(find_workloads(["W1_train"]), repeats=5):
         print(result.row())
 
-A workload is one entry in ``workloads.py``; how it is timed, in ``measure.py``, does not depend on which it is.
+A workload is one entry in ``workloads.py``; how it is timed, in ``measure.py``, does not depend on which it is. What it
+computes on is in ``tasks.py``, who computes it in ``ours.py``, ``torch_peer.py`` and ``hand_written.py``. How our time
+grows with the batch, the depth and the tokens is in ``scaling.py``.
 """
 
 from tinyvit.bench.contender import Apart, Here
 from tinyvit.bench.facts import Facts, machine_facts
 from tinyvit.bench.measure import Disagreement, Result, Times, bench, results_file, write_rows
+from tinyvit.bench.scaling import AXES, Growth, scaling
 from tinyvit.bench.workloads import INSTALL, WORKLOADS, Workload, find_workloads
 
 __all__ = [
+    "AXES",
     "Apart",
     "Disagreement",
     "Facts",
+    "Growth",
     "Here",
     "INSTALL",
     "Result",
@@ -25,5 +30,6 @@ __all__ = [
     "find_workloads",
     "machine_facts",
     "results_file",
+    "scaling",
     "write_rows",
 ]

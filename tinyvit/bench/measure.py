@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -59,7 +59,8 @@ class Times:
 class Result:
     """What came out of one workload.
 
-    ours, peers  times · differences: of every peer's first numbers from ours, relative
+    ours, peers  times; those beside ours are among the peers
+    differences  of every peer's first numbers from ours, relative; of none that does other work
     absent       peers that could not be imported, and why
     """
 
@@ -97,7 +98,13 @@ class Result:
         return bool(self.others() and self.others()[1] > 0)
 
     def row(self) -> dict:
-        """Everything as plain numbers, for a JSON file; times in milliseconds, memory in MB."""
+        """Everything as plain numbers, for a JSON file; times in milliseconds, memory in MB.
+
+        For ours, and for every peer by its name: ``_ms`` the median, ``_min_ms`` the least, ``_spread`` of the middle
+        half relative to the median, ``_mb`` the most memory, ``_turns_ms`` the turns and what others did meanwhile.
+        For every peer ``_ratio`` is ours over its median (PyTorch's is just ``ratio``), ``_ratio_of_pairs`` the median
+        over neighbouring turns, ``_ratio_undisturbed`` over those that others left alone, ``_difference`` of numbers.
+        """
         row = {"workload": self.workload.name, "threads": self.facts.threads, "blas": self.facts.blas}
         for name, times in {"ours": self.ours, **self.peers}.items():
             row |= {
@@ -112,7 +119,8 @@ class Result:
         for name in self.peers:
             against = "ratio" if name == "torch" else f"{name}_ratio"
             row |= {against: self.ratio(name), f"{against}_of_pairs": self.paired_ratio(name)}
-            row |= {f"{against}_undisturbed": self.undisturbed(name)[1], f"{name}_difference": self.differences[name]}
+            row |= {f"{against}_undisturbed": self.undisturbed(name)[1]}
+            row |= {f"{name}_difference": self.differences.get(name)}
         used, disturbed = self.others() or (None, None)
         return row | {"others_cores": used, "disturbed_turns": disturbed, "machine": asdict(self.facts)}
 
@@ -131,8 +139,8 @@ def results_file(path) -> Path:
     return path
 
 
-def write_rows(results: Sequence[Result], path) -> Path:
-    """Write a JSON list with one row per result; whole or not at all."""
+def write_rows(results: Sequence, path) -> Path:
+    """Write a JSON list with the row of every Result and Growth; whole or not at all."""
     text = json.dumps([result.row() for result in results], indent=1)
     return write_atomically(Path(path), (text + "\n").encode())
 
@@ -160,24 +168,30 @@ def bench(workloads: Sequence[Workload] = WORKLOADS, *, facts: Facts | None = No
 
 def _measure(workload: Workload, facts: Facts, repeats: int, peers: bool, progress: bool, place) -> Result:
     """One workload's result."""
+    facts = replace(facts, threads=workload.threads or facts.threads)
     running, absent = {}, {}
     try:
         running["ours"] = place(workload.ours, facts.threads)
-        for name, contender in workload.peers.items() if peers else ():
+        for name, contender in {**(workload.peers if peers else {}), **workload.beside}.items():
             try:
                 running[name] = place(contender, facts.threads)
             except ImportError as error:
                 absent[name] = str(error)
         differences = _compared(workload, {name: c.warm_up() for name, c in running.items()})
-        turns = _in_turns(running, repeats, workload.name if progress else None)
-        times = {name: Times(tuple(turns[name]), c.peak()) for name, c in running.items()}
+        turns = in_turns(running, repeats, workload.name if progress else None)
+        times = {name: Times(_shared(turns[name], workload.pieces), c.peak()) for name, c in running.items()}
     finally:
         for contender in running.values():
             contender.close()
     return Result(workload, facts, times.pop("ours"), times, differences, absent)
 
 
-def _in_turns(running: dict, repeats: int, name: str | None) -> dict[str, list[Turn]]:
+def _shared(turns: list[Turn], pieces: int) -> tuple[Turn, ...]:
+    """Turns whose seconds are those of one of the equal pieces of a step."""
+    return tuple(replace(turn, seconds=turn.seconds / pieces) for turn in turns)
+
+
+def in_turns(running: dict, repeats: int, name: str | None) -> dict[str, list[Turn]]:
     """A B A B …: the turns of each."""
     from tqdm import tqdm
 
@@ -191,8 +205,10 @@ def _in_turns(running: dict, repeats: int, name: str | None) -> dict[str, list[T
 
 def _compared(workload: Workload, numbers: dict[str, list]) -> dict[str, float]:
     """Each peer's worst difference from us in the first step. Raises Disagreement if it, or a later one, is large."""
-    ours = numbers.pop("ours")
+    ours, differences = numbers.pop("ours"), {}
     for name, theirs in numbers.items():
+        if name in workload.beside and not any(theirs):  # other work
+            continue
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             allowed = workload.drift if i else workload.agreement
             if not difference(a, b) <= allowed:
@@ -200,11 +216,13 @@ def _compared(workload: Workload, numbers: dict[str, list]) -> dict[str, float]:
                     f"{workload.name}: {name} computes something else: at step {i + 1} its numbers differ from ours by "
                     f"{difference(a, b):.1e}, where {allowed:.0e} is allowed; nothing was timed"
                 )
-    return {name: difference(ours[0], theirs[0]) for name, theirs in numbers.items()}
+        differences[name] = difference(ours[0], theirs[0])
+    return differences
 
 
-def difference(a, b) -> float:
-    """The worst difference of two arrays relative to the largest number; infinite for other shapes."""
-    if a.shape != b.shape:
+def difference(ours: list, theirs: list) -> float:
+    """The worst difference of arrays, each relative to its largest number; infinite for other shapes."""
+    if [a.shape for a in ours] != [b.shape for b in theirs]:
         return math.inf
-    return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))
+    worst = [np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30) for a, b in zip(ours, theirs, strict=True)]
+    return float(np.max(worst))  # NaN, if there is one

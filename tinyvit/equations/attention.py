@@ -21,14 +21,15 @@ def scaled_dot_product_attention(q, k, v, bias=None, keep=None, *, scale=None):
     """``softmax(q kᵀ / √d + bias) v`` (Vaswani et al. 2017, Eq. 1).
 
     q (..., N, d), k (..., M, d), v (..., M, e) -> (..., N, e)
-    bias    added to the scaled scores, broadcast to (..., N, M); -inf forbids a pair. Or booleans: True allows a pair
+    bias    added to the scaled scores, broadcast to (..., N, M); -inf forbids a pair. Or booleans: True allows a pair.
+            One of (W, h, N, M) beside scores (B·W, h, N, M) serves the W windows of every image alike
     keep    multiplies the weights (a dropout mask, already divided by its probability)
     scale   1/√d if left out
     The weights are tapped as ``weights``. A query that may attend to nothing gets zeros, and its derivatives are zero.
     What is forbidden still has to be finite: it is multiplied by zero.
     """
     scores = attention_scores(q, k, scale)
-    weights = tap("weights", softmax(scores if bias is None else scores + additive(bias, scores)))
+    weights = tap("weights", softmax(scores if bias is None else biased(scores, bias)))
     return (weights if keep is None else weights * keep) @ v
 
 
@@ -42,7 +43,7 @@ def _(q, k, v, bias=None, keep=None, *, scale=None):
         dkept = g @ _t(v)
         dscores = score_pullback(dkept, keep)
         scaled = dscores * scale
-        return scaled @ k, _t(scaled) @ q, lambda: _t(kept) @ g, dscores, lambda: dkept * weights
+        return scaled @ k, _t(scaled) @ q, lambda: _t(kept) @ g, unbiased(dscores, bias), lambda: dkept * weights
 
     return kept @ v, attention_pullback
 
@@ -71,13 +72,13 @@ def _(qkv, bias=None, keep=None, *, num_heads):
         g = _by_head(g, num_heads)
         dkept = g @ _t(v)
         dscores = score_pullback(dkept, keep)
-        scaled = dscores * scale
+        scaled = np.multiply(dscores, scale, out=dscores if bias is None else None)
         dqkv = np.empty_like(qkv, dtype=np.result_type(scaled, qkv))
         dq, dk, dv = split_heads(dqkv, num_heads)
         np.matmul(scaled, k, out=dq)
         np.matmul(_t(scaled), q, out=dk)
         np.matmul(_t(kept), g, out=dv)
-        return dqkv, dscores, lambda: dkept * weights
+        return dqkv, unbiased(dscores, bias), lambda: dkept * weights
 
     return y, self_attention_pullback
 
@@ -115,6 +116,26 @@ def causal_mask(queries: int, keys: int | None = None) -> np.ndarray:
     return np.tri(queries, keys, dtype=bool)
 
 
+def biased(scores, bias):
+    """Scores with a bias added; one of (W, ...) beside scores (B·W, ...) is repeated B times."""
+    bias = additive(bias, scores)
+    times = _times(bias, scores)
+    return scores + bias if times is None else reshape(reshape(scores, shape=times) + bias, shape=scores.shape)
+
+
+def unbiased(dscores, bias):
+    """The bias's cotangent, broadcast as the bias was: the scores' own, with an axis more where it was repeated."""
+    times = _times(bias, dscores)
+    return dscores if times is None else np.reshape(dscores, times)
+
+
+def _times(bias, scores):
+    """The shape (B, W, ...) of scores beside which a bias is to be repeated; None where it broadcasts as it is."""
+    if getattr(bias, "ndim", 0) != scores.ndim or not 1 < len(bias) != len(scores) or len(scores) % len(bias):
+        return None
+    return (len(scores) // len(bias), len(bias), *scores.shape[1:])
+
+
 def additive(bias, scores):
     """Booleans as what is added to scores: 0 where True, -inf where False. Numbers stay what they are."""
     mask, scores = raw(bias), raw(scores)
@@ -143,7 +164,7 @@ def _weights(q, k, bias, scale):
     scores = q @ _t(k)
     scores *= scale
     if bias is not None:
-        scores = scores + additive(bias, scores)
+        scores = biased(scores, bias)
     scores -= peak(scores)
     weights = softmax_in_place(scores)
 

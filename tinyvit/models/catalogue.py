@@ -7,11 +7,20 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import deepvit, deit, resnet, simple_vit, vit
+from tinyvit.models import deepvit, deit, mixer, resnet, simple_vit, swin, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
-PAPERS = (vit, deit, deepvit, simple_vit, resnet)
+PAPERS = (
+    vit,
+    deit,
+    deepvit,
+    simple_vit,
+    resnet,
+    mixer,
+    swin,
+    volo,
+)
 
 
 def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, positions: str | None = None,

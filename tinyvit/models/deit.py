@@ -53,7 +53,7 @@ class DeiT(ViT):
     def forward(self, images):
         if not self.config.distilled:
             return super().forward(images)
-        z = self.encoded(images)
+        z = self.encoded(self.tokens(images))
         logits, distilled = self.head(z[:, 0]), self.head_dist(z[:, 1])
         return (logits, distilled) if self.training else (logits + distilled) / 2
 

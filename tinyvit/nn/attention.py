@@ -24,9 +24,7 @@ class Attention(Module):
 
     def __init__(self, dim, num_heads, *, head_dim=None, qkv_bias=True, proj_bias=True, attn_drop=0.0,
                  proj_drop=0.0, rng):  # fmt: skip
-        if head_dim is None and dim % num_heads:
-            raise ValueError(f"num_heads: {num_heads} heads cannot share a width of {dim} evenly")
-        self.num_heads, self.head_dim = num_heads, head_dim or dim // num_heads
+        self.num_heads, self.head_dim = num_heads, head_dim or head_width(dim, num_heads)
         inner = self.num_heads * self.head_dim
         self.qkv = Linear(dim, 3 * inner, bias=qkv_bias, rng=rng)
         self.proj = Linear(inner, dim, bias=proj_bias, rng=rng)
@@ -49,6 +47,16 @@ class Attention(Module):
         return keep_mask(self.rng, (B, self.num_heads, N, N), self.attn_drop, qkv)
 
 
+def head_width(dim: int, num_heads: int) -> int:
+    """A head's share of the channels. Raises ValueError if it is not a whole number, and says which heads would do."""
+    if num_heads < 1 or dim % num_heads:
+        whole = [h for h in range(1, dim + 1) if dim % h == 0]
+        near = [h for h in whole if h < num_heads][-1:] + [h for h in whole if h > num_heads][:1]
+        raise ValueError(f"num_heads: {num_heads} heads cannot share a width of {dim} evenly; "
+                         f"{' or '.join(map(str, near))} can")  # fmt: skip
+    return dim // num_heads
+
+
 class RelativeAttention(Attention):
     """Attention that also knows how far apart tokens stand (ViT, App. D.4: "relative").
 
@@ -63,15 +71,21 @@ class RelativeAttention(Attention):
 
     def position_bias(self, qkv):
         q, _, _ = split_heads(qkv, self.num_heads)
-        offsets = self.relative_pos[offset_index(q.shape[2])]  # (N, N, h, d)
+        offsets = self.relative_pos[offset_index((q.shape[2],))]  # (N, N, h, d)
         return einsum(q, offsets, spec="bhid,ijhd->bhij") / math.sqrt(self.head_dim)
 
 
 @lru_cache(maxsize=64)
-def offset_index(n: int) -> np.ndarray:
-    """The row of an offset table for query i and key j: i - j + n - 1, (n, n)."""
-    places = np.arange(n)
-    return places[:, None] - places[None, :] + n - 1
+def offset_index(size: tuple[int, ...]) -> np.ndarray:
+    """The row of an offset table for query i and key j of a grid with N places, (N, N).
+
+    Along every axis of length n the offset i - j + n - 1 is a digit from 0 to 2n - 2; the row is the number they write.
+    """
+    places = np.indices(size).reshape(len(size), -1)
+    digits = places[:, :, None] - places[:, None, :] + np.subtract(size, 1)[:, None, None]
+    index = np.ravel_multi_index(tuple(digits), [2 * n - 1 for n in size])
+    index.flags.writeable = False
+    return index
 
 
 class Block(Module):

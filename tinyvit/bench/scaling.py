@@ -1,0 +1,116 @@
+"""How the time of a training gradient grows along one size of a ViT, and how its arithmetic does.
+
+    for growth in scaling():
+        print(growth.axis.name, growth.slope, growth.expected)
+
+If time goes like sizeᵃ, then a is the slope of log time over log size. Multiply-accumulates are counted exactly: linear
+in the batch and in the depth; in the tokens between linear (the projections) and quadratic (the scores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from tinyvit.bench.contender import Apart
+from tinyvit.bench.facts import Facts, machine_facts
+from tinyvit.bench.measure import Times, in_turns
+from tinyvit.bench.ours import gradient
+from tinyvit.bench.tasks import Images
+from tinyvit.nn.describe import count_macs, input_shape
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Tasks that differ in one size, by that size."""
+
+    name: str
+    about: str
+    tasks: dict[int, Images]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Times along an axis, by size, and the multiply-accumulates of one forward pass."""
+
+    axis: Axis
+    facts: Facts
+    times: dict[int, Times]
+    macs: dict[int, int]
+
+    @property
+    def slope(self) -> float:
+        """The power of the size that the time goes like."""
+        return power({size: times.median for size, times in self.times.items()})
+
+    @property
+    def expected(self) -> float:
+        """The power of the size that the arithmetic goes like."""
+        return power(self.macs)
+
+    def row(self) -> dict:
+        """Everything as plain numbers, for a JSON file.
+
+        sizes, sizes_ms, sizes_macs  lists of one length · slope, expected_slope: of their logarithms
+        ours_ms, ours_mb             time and peak memory of the largest size, as in every row
+        """
+        last = self.times[max(self.times)]
+        return {
+            "workload": f"scaling_{self.axis.name}", "threads": self.facts.threads, "blas": self.facts.blas,
+            "ours_ms": 1e3 * last.median, "ours_mb": last.peak_mb, "slope": self.slope,
+            "expected_slope": self.expected, "sizes": list(self.times),
+            "sizes_ms": [1e3 * times.median for times in self.times.values()], "sizes_macs": list(self.macs.values()),
+            "machine": asdict(self.facts),
+        }  # fmt: skip
+
+
+def power(values: dict[int, float]) -> float:
+    """The a of value ∝ sizeᵃ: the slope of the least-squares line through the logarithms."""
+    return float(np.polyfit(np.log(list(values)), np.log(list(values.values())), 1)[0])
+
+
+# the axes -----------------------------------------------------------------------------------
+
+SIZES = {"img_size": 32, "patch_size": 4, "depth": 2, "num_classes": 10}
+BASE = Images("vit_tiny_patch16_224", SIZES, batch=32)
+ABOUT = "gradient of a ViT on 32×32 images in 4×4 patches, width 192, depth 2, 3 heads, batch 32; other"
+
+AXES = (
+    Axis("batch", f"{ABOUT} batches", {n: replace(BASE, batch=n) for n in (32, 64, 96, 128)}),
+    Axis("depth", f"{ABOUT} depths", {n: replace(BASE, config=SIZES | {"depth": n}) for n in (2, 4, 6, 8)}),
+    Axis("tokens", f"{ABOUT} image sizes",
+         {1 + (n // 4) ** 2: replace(BASE, config=SIZES | {"img_size": n}) for n in (32, 48, 64, 80)}),
+)  # fmt: skip
+
+
+def scaling(axes: Sequence[Axis] = AXES, *, facts: Facts | None = None, repeats: int = 3, progress: bool = False,
+            place=Apart) -> Iterator[Growth]:  # fmt: skip
+    """Time the gradient along each axis, all its sizes in turns; arguments and errors as in ``bench``."""
+    if repeats < 1:
+        raise ValueError(f"repeats: expected at least 1, got {repeats}")
+    facts = facts or machine_facts()
+    return (_measured(axis, facts, repeats, progress, place) for axis in axes)
+
+
+def _measured(axis: Axis, facts: Facts, repeats: int, progress: bool, place) -> Growth:
+    """One axis's result."""
+    running = {}
+    try:
+        for size, task in axis.tasks.items():
+            running[size] = place(partial(gradient, task), facts.threads)
+            running[size].warm_up()
+        turns = in_turns(running, repeats, axis.name if progress else None)
+        times = {size: Times(tuple(turns[size]), contender.peak()) for size, contender in running.items()}
+    finally:
+        for contender in running.values():
+            contender.close()
+    return Growth(axis, facts, times, {size: macs(task) for size, task in axis.tasks.items()})
+
+
+def macs(task: Images) -> int:
+    """Multiply-accumulates of the forward pass of a whole batch."""
+    model = task.blueprint()
+    return count_macs(model, input_shape(model, task.batch))

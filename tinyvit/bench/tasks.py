@@ -1,0 +1,88 @@
+"""What is computed on: models, weights and batches, made from fixed seeds, the same for every contender."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyvit.models.catalogue import create_model
+from tinyvit.models.swin import SwinStage
+from tinyvit.nn.describe import input_shape
+from tinyvit.nn.module import Identity
+
+
+@dataclass(frozen=True)
+class Images:
+    """A model of the catalogue, and a batch of random images for it.
+
+    rate is the learning rate where the workload trains. It is small: after many steps on one batch the loss should
+    not be so near zero that the arithmetic meets numbers it would not meet in earnest.
+    """
+
+    model: str
+    config: dict = field(default_factory=dict)
+    batch: int = 1
+    rate: float = 1e-4
+
+    def create(self):
+        """The model, with the same initial weights on every call."""
+        return create_model(self.model, rng=np.random.default_rng(0), **self.config)
+
+    def data(self):
+        """Images (B, H, W, C) float32, and labels (B,)."""
+        rng, model = np.random.default_rng(1), self.blueprint()
+        images = rng.normal(size=input_shape(model, self.batch)).astype(np.float32)
+        return images, rng.integers(model.config.num_classes, size=self.batch)
+
+    def directions(self, count: int) -> np.ndarray:
+        """Random vectors as long as all parameters together, (count, P) float32."""
+        shape = (count, self.blueprint().num_parameters())
+        return np.random.default_rng(3).normal(size=shape).astype(np.float32)
+
+    def blueprint(self):
+        """The model's shapes without numbers."""
+        return create_model(self.model, **self.config)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of stride 1 that keeps the size of its square maps, and a batch of random ones."""
+
+    batch: int
+    side: int
+    channels: int
+    kernel: int
+    groups: int = 1
+
+    @property
+    def settings(self) -> dict:
+        """Padding and groups, by the names that they have everywhere."""
+        return {"padding": self.kernel // 2, "groups": self.groups}
+
+    def data(self):
+        """Input (B, S, S, C), weight (C, C/groups, k, k), bias (C,), cotangent of the output (B, S, S, C); float32."""
+        rng, maps = np.random.default_rng(1), (self.batch, self.side, self.side, self.channels)
+        weight = (self.channels, self.channels // self.groups, self.kernel, self.kernel)
+        return [rng.normal(size=shape).astype(np.float32) for shape in (maps, weight, (self.channels,), maps)]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Two Swin blocks, the second with its windows shifted by half of one, and a batch of random square maps."""
+
+    batch: int
+    side: int
+    dim: int
+    heads: int
+    window: int
+
+    def create(self):
+        """The two blocks, with the same initial weights on every call."""
+        window, rng = (self.window, self.window), np.random.default_rng(0)
+        return SwinStage(self.dim, self.heads, [0.0, 0.0], downsample=Identity(), window=window, rng=rng)
+
+    def data(self):
+        """Input and cotangent of the output, both (B, S, S, C) float32."""
+        shape = (2, self.batch, self.side, self.side, self.dim)
+        return np.random.default_rng(1).normal(size=shape).astype(np.float32)

@@ -1,0 +1,209 @@
+"""Swin: "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (Liu et al. 2021, arXiv 2103.14030).
+
+    ẑˡ = W-MSA(LN(zˡ⁻¹)) + zˡ⁻¹          zˡ   = MLP(LN(ẑˡ)) + ẑˡ
+    ẑˡ⁺¹ = SW-MSA(LN(zˡ)) + zˡ           zˡ⁺¹ = MLP(LN(ẑˡ⁺¹)) + ẑˡ⁺¹           (Eq. 3)
+
+Attention stays inside windows, every second block has them shifted by half a window, and between the stages 2×2 tokens
+are merged into one. Parameters have timm's names and shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from tinyvit.models.config import Paper, Published, pair
+from tinyvit.nn.attention import Block, drop_path_rates
+from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
+from tinyvit.nn.embed import check_images, grid_of
+from tinyvit.nn.module import Identity, Module
+from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
+from tinyvit.primitives.reduce import mean
+from tinyvit.primitives.shape import reshape, transpose
+
+EPS = 1e-5  # of every LayerNorm
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """A Swin's sizes, under timm's argument names.
+
+    img_size     of the images to classify: a window that is larger than its map shrinks to it. None for images of any
+                 size, as a backbone of dense prediction: windows keep their size, and maps are padded to whole ones
+    embed_dim    width of the first stage; every stage doubles it and halves the map
+    depths       blocks of every stage · num_heads  heads of every stage
+    window_size  M: a side, or rows and columns
+    """
+
+    img_size: int | tuple[int, int] | None = 224
+    patch_size: int = 4
+    in_chans: int = 3
+    num_classes: int = 1000
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    window_size: int | tuple[int, int] = 7
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    drop_path_rate: float = 0.2
+
+    def __post_init__(self):
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(
+                f"num_heads: expected one number per stage ({len(self.depths)} depths), got {self.num_heads}"
+            )
+        if min(pair(self.window_size)) < 1:
+            raise ValueError(f"window_size: expected at least one token on each side, got {self.window_size}")
+
+
+class PatchEmbed(Module):
+    """Patches mapped to C channels and normalised (Fig. 3a).   (B, H, W, in) -> (B, H/P, W/P, C)
+
+    Without an image size any will do, and is padded to whole patches.
+    """
+
+    def __init__(self, img_size, patch_size, in_chans, embed_dim, *, rng):
+        self.img_size, self.patch_size, self.in_chans = img_size, patch_size, in_chans
+        self.grid = img_size and grid_of(img_size, patch_size)
+        self.proj = Conv2d(in_chans, embed_dim, patch_size, stride=patch_size, rng=rng)
+        self.norm = LayerNorm(embed_dim, eps=EPS, rng=rng)
+
+    def forward(self, images):
+        check_images(images, self.in_chans, self.img_size)
+        return self.norm(self.proj(pad_to_whole(images, pair(self.patch_size))))
+
+
+class PatchMerging(Module):
+    """Every 2×2 neighbours side by side, normalised and halved (Sec. 3.1).   (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)
+
+    The neighbours come in the order (0, 0), (1, 0), (0, 1), (1, 1) of row and column; odd sides are padded with zeros.
+    """
+
+    def __init__(self, dim, *, rng):
+        self.norm = LayerNorm(4 * dim, eps=EPS, rng=rng)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False, rng=rng)
+
+    def forward(self, x):
+        x = pad_to_whole(x, (2, 2))
+        B, H, W, C = x.shape
+        x = transpose(reshape(x, shape=(B, H // 2, 2, W // 2, 2, C)), axes=(0, 1, 3, 4, 2, 5))
+        return self.reduction(self.norm(reshape(x, shape=(B, H // 2, W // 2, 4 * C))))
+
+
+class SwinBlock(Block):
+    """Attention in windows shifted by ``shift``, and an MLP (Eq. 3, Fig. 3b).   (B, H, W, C) -> (B, H, W, C)"""
+
+    def __init__(self, dim, num_heads, *, window, shift, rng, **options):
+        super().__init__(dim, num_heads, attention=WindowAttention, window=window, eps=EPS, rng=rng, **options)
+        self.shift = shift
+
+    def forward(self, z):
+        y = attend_in_windows(self.norm1(z), self.attn, self.attn.window, self.shift)
+        z = z + self.drop_path1(y)  # ẑˡ = (S)W-MSA(LN(zˡ⁻¹)) + zˡ⁻¹
+        return z + self.drop_path2(self.mlp(self.norm2(z)))  # zˡ = MLP(LN(ẑˡ)) + ẑˡ
+
+
+class SwinStage(Module):
+    """Blocks on maps of one size, the 2nd, 4th, … with shifted windows, after what makes such maps."""
+
+    def __init__(self, dim, num_heads, rates, *, downsample, window, rng, **options):
+        self.downsample = downsample
+        shifts = ((0,) * len(window), tuple(m // 2 for m in window))
+        self.blocks = [
+            SwinBlock(dim, num_heads, window=window, shift=shifts[i % 2], drop_path=rate, rng=rng, **options)
+            for i, rate in enumerate(rates)
+        ]
+
+    def forward(self, x):
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class PooledHead(Module):
+    """A linear map of the mean over the map.   (B, H, W, C) -> (B, num_classes)"""
+
+    def __init__(self, dim, num_classes, *, rng):
+        self.fc = Linear(dim, num_classes, rng=rng) if num_classes else Identity()
+
+    def forward(self, x):
+        return self.fc(mean(x, axis=tuple(range(1, len(x.shape) - 1))))
+
+
+class Swin(Module):
+    """Swin transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
+
+    def __init__(self, config: SwinConfig, *, rng):
+        c = self.config = config
+        self.patch_embed = PatchEmbed(c.img_size and pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
+        size, dim, rates = self.patch_embed.grid, c.embed_dim, drop_path_rates(c.drop_path_rate, sum(c.depths))
+        self.layers = []
+        for i, (depth, heads) in enumerate(zip(c.depths, c.num_heads, strict=True)):
+            downsample = Identity()
+            if i:
+                downsample, dim = PatchMerging(dim, rng=rng), 2 * dim
+                size = size and tuple(math.ceil(n / 2) for n in size)
+            window = tuple(map(min, pair(c.window_size), size or (math.inf, math.inf)))
+            self.layers.append(SwinStage(dim, heads, rates[:depth], downsample=downsample, window=window,
+                                         mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng))  # fmt: skip
+            rates = rates[depth:]
+        self.norm = LayerNorm(dim, eps=EPS, rng=rng)
+        self.head = PooledHead(dim, c.num_classes, rng=rng)
+
+    def forward(self, images):
+        return self.head(self.norm(self.stages(images)[-1]))
+
+    def stages(self, images) -> list:
+        """The map after every stage, finest first, each half as large and twice as wide as the one before."""
+        x = self.patch_embed(images)
+        maps = []
+        for layer in self.layers:
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+    def fitted(self, state: dict, method: str = "bicubic") -> dict:
+        """A state of another (square) window size, its bias tables resampled to this model's windows (Sec. 3.2).
+
+        Raises ValueError for another method than "bicubic", the paper's.
+        """
+        if method != "bicubic":
+            raise ValueError(f'positions: Swin\'s bias tables are resampled by "bicubic", got {method!r}')
+        windows = {f"{name}.relative_position_bias_table": attn.window for name, attn in self.named_modules()
+                   if isinstance(attn, WindowAttention)}  # fmt: skip
+        rows = {name: math.prod(2 * m - 1 for m in window) for name, window in windows.items()}
+        odd = [name for name in windows if name in state and len(state[name]) != rows[name]]
+        return {**state, **{name: resize_bias_table(state[name], windows[name]) for name in odd}}
+
+
+# The paper's Sec. 3.3 and Table 1. ---------------------------------------------------------
+
+PAPER = Paper("Swin Transformer", "Liu et al.", 2021, "2103.14030", family="swin")
+
+T = SwinConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path_rate=0.2)
+S = SwinConfig(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), drop_path_rate=0.3)
+B = SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.5)
+L = SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), drop_path_rate=0.2)
+AT_384 = {"img_size": 384, "window_size": 12}
+
+#   name                                config                    counted as
+PUBLISHED = {
+    "swin_tiny_patch4_window7_224":    Published(T,                      "Swin-T@224"),
+    "swin_small_patch4_window7_224":   Published(S,                      "Swin-S@224"),
+    "swin_base_patch4_window7_224":    Published(B,                      "Swin-B@224"),
+    "swin_base_patch4_window12_384":   Published(replace(B, **AT_384),   "Swin-B@384"),
+    "swin_large_patch4_window7_224":   Published(L,                      "Swin-L@224"),
+    "swin_large_patch4_window12_384":  Published(replace(L, **AT_384),   "Swin-L@384"),
+}  # fmt: skip
+
+ALSO_COUNTED: dict = {}
+
+SMALL = {
+    "swin_digits": SwinConfig(img_size=8, patch_size=2, in_chans=1, num_classes=10, embed_dim=32, depths=(2, 2),
+                              num_heads=(4, 8), window_size=2, mlp_ratio=2, drop_path_rate=0),
+    "swin_micro":  SwinConfig(img_size=32, patch_size=2, num_classes=10, embed_dim=24, depths=(2, 2, 2),
+                              num_heads=(2, 4, 8), window_size=4, drop_path_rate=0),
+}  # fmt: skip
+
+MODEL = Swin
