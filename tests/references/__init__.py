@@ -7,11 +7,13 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from references import ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
 PAPERS = (
     vit,
+    deit,
+    deepvit,
     simple_vit,
     resnet,
     mixer,

@@ -28,7 +28,7 @@ def scaled_dot_product_attention(q, k, v, bias=None, keep=None, *, scale=None):
     The weights are tapped as ``weights``. A query that may attend to nothing gets zeros, and its derivatives are zero.
     What is forbidden still has to be finite: it is multiplied by zero.
     """
-    scores = q @ swapaxes(k, axis1=-1, axis2=-2) * _scale(q, scale)
+    scores = attention_scores(q, k, scale)
     weights = tap("weights", softmax(scores if bias is None else biased(scores, bias)))
     return (weights if keep is None else weights * keep) @ v
 
@@ -104,6 +104,11 @@ def multi_head_attention(
         y = linear(x, in_weight[part], None if in_bias is None else in_bias[part])
         heads.append(transpose(reshape(y, shape=(*y.shape[:2], num_heads, D // num_heads)), axes=(0, 2, 1, 3)))
     return linear(merge_heads(scaled_dot_product_attention(*heads, bias, keep)), out_weight, out_bias)
+
+
+def attention_scores(q, k, scale=None):
+    """``q kᵀ / √d``: how well every query fits every key.   (..., N, d), (..., M, d) -> (..., N, M)"""
+    return q @ swapaxes(k, axis1=-1, axis2=-2) * _scale(q, scale)
 
 
 def causal_mask(queries: int, keys: int | None = None) -> np.ndarray:

@@ -7,12 +7,14 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from tinyvit.models import ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
 PAPERS = (
     vit,
+    deit,
+    deepvit,
     simple_vit,
     resnet,
     mixer,

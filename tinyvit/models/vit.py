@@ -27,13 +27,14 @@ from tinyvit.nn.embed import (
     SinCosPositions2d,
     beside,
     grid_of,
+    one_for_each,
     resample_positions,
 )
 from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
-from tinyvit.primitives.shape import concatenate, zeros_like
+from tinyvit.primitives.shape import concatenate
 
 POSITIONS = ("learn", "learn2d", "relative", "sincos", "none")
 PLACES = ("stem", "every_layer", "every_layer_shared")
@@ -94,17 +95,19 @@ class ViTConfig:
 class ViT(Module):
     """Vision transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
 
+    block = Block
+
     def __init__(self, config: ViTConfig, *, rng):
         c = self.config = config
-        self.prefix = int(c.class_token)
         if c.class_token:
             self.cls_token = Parameter(trunc_normal((1, 1, c.embed_dim), std=0.02, rng=rng))
         self.make_positions(rng)
-        self.patch_embed = PatchEmbed(pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
+        self.patch_embed = self.stem(rng)
         self.pos_drop = Dropout(c.drop_rate)
-        block = partial(Block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
-                        drop=c.drop_rate, attn_drop=c.attn_drop_rate, **self.attention())  # fmt: skip
-        self.blocks = [block(drop_path=rate) for rate in drop_path_rates(c.drop_path_rate, c.depth)]
+        block = partial(self.block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
+                        drop=c.drop_rate, attn_drop=c.attn_drop_rate)  # fmt: skip
+        rates = drop_path_rates(c.drop_path_rate, c.depth)
+        self.blocks = [block(drop_path=rate, **self.block_options(i)) for i, rate in enumerate(rates)]
         after_mean = c.global_pool == "avg" and c.fc_norm
         self.norm = Identity() if after_mean else LayerNorm(c.embed_dim, rng=rng)
         self.fc_norm = LayerNorm(c.embed_dim, rng=rng) if after_mean else Identity()
@@ -119,23 +122,44 @@ class ViT(Module):
         return self.head(self.fc_norm(y))
 
     def tokens(self, images):
-        """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, 1 + N, D)"""
+        """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, prefix + N, D)"""
         return self.assembled(self.patch_embed(images))
 
     def assembled(self, z):
-        """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, 1 + N, D)"""
-        if self.config.class_token:
-            one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
-            z = concatenate(self.cls_token + one_each, z, axis=1)
+        """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, prefix + N, D)"""
+        z = concatenate(*(one_for_each(token, z) for token in self.prefix_tokens()), z, axis=1)
         if self.config.pos_embed_at == "stem" and self.pos_embed is not None:
             z = z + self.table(self.pos_embed, z)
         return self.pos_drop(z)
 
     def encoded(self, z):
-        """z₀ through all blocks, normed (Eqs. 2-4).   (B, 1 + N, D) -> (B, 1 + N, D)"""
+        """z₀ through all blocks, normed (Eqs. 2-4).   (B, prefix + N, D) -> (B, prefix + N, D)"""
         for i, block in enumerate(self.blocks):
             z = block(self.placed(z, i))
         return self.norm(z)
+
+    # what descendants change ---------------------------------------------------------------
+
+    def prefix_tokens(self) -> list:
+        """The tokens that stand before the patches: the class token, if there is one."""
+        return [self.cls_token] if self.config.class_token else []
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches."""
+        return len(self.prefix_tokens())
+
+    def stem(self, rng) -> Module:
+        """What makes patches of images."""
+        c = self.config
+        return PatchEmbed(pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
+
+    def block_options(self, i: int) -> dict:
+        """What block i must be told besides: here, to use relative positions."""
+        if self.config.pos_embed != "relative":
+            return {}
+        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
+        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
 
     # positions ----------------------------------------------------------------------------
 
@@ -167,13 +191,6 @@ class ViT(Module):
     def table(self, positions, z):
         """A position table as an array (1, prefix + N, D) beside the tokens."""
         return positions if isinstance(positions, Parameter) else beside(positions(), z)
-
-    def attention(self) -> dict:
-        """What the blocks must be told to use relative positions."""
-        if self.config.pos_embed != "relative":
-            return {}
-        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
-        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
 
     def fitted(self, state: dict, method: str = "timm") -> dict:
         """A state from another resolution with its position tables resampled to this model's (see embed.py).

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyvit.autodiff.backward import gradients
-from tinyvit.autodiff.tensor import Tensor
-from tinyvit.autodiff.watch import watching
+from tinyvit.autodiff.tensor import Tensor, raw
+from tinyvit.autodiff.watch import no_grad, watching
 from tinyvit.backend import to_numpy
-from tinyvit.equations.loss import cross_entropy
+from tinyvit.equations.loss import cross_entropy, hard_distillation, soft_distillation
 from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module
 
@@ -33,6 +33,27 @@ def classification(*, smoothing: float = 0.0) -> Objective:
     def objective(model, batch):
         images, labels = batch
         return cross_entropy(model(images), labels, smoothing=smoothing)
+
+    return objective
+
+
+def distilled_from(teacher: Module, *, tau: float | None = None, lam: float = 0.5) -> Objective:
+    """The labels, and the word of a teacher in evaluation mode (DeiT, Touvron et al. 2021, Sec. 4).
+
+    tau  the temperature of ``soft_distillation``; without it the teacher's decision counts, ``hard_distillation``
+    lam  the weight of the teacher's word
+    A student that in training returns a pair learns with its second logits from the teacher: the distillation token's.
+    """
+
+    def objective(model, batch):
+        images, labels = batch
+        with no_grad():
+            taught = raw(teacher(images))
+        outputs = model(images)
+        logits, distilled = outputs if isinstance(outputs, tuple) else (outputs, None)
+        if tau is None:
+            return hard_distillation(logits, taught, labels, distilled, lam=lam)
+        return soft_distillation(logits, taught, labels, distilled, tau=tau, lam=lam)
 
     return objective
 
