@@ -53,6 +53,16 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("--json", nargs="?", const="-", metavar="FILE", help="every exact count as data, there or here")
     ledger.set_defaults(run=_ledger)
 
+    classify = commands.add_parser("classify", help="what a model, with weights of yours, sees in a photo")
+    classify.add_argument("image", metavar="IMAGE", help="a JPEG or PNG")
+    classify.add_argument("--model", required=True, metavar="NAME", help="a name that `tinyvit models` lists")
+    classify.add_argument("--weights", required=True, metavar="FILE", help="safetensors; random ones see nothing")
+    classify.add_argument("--labels", metavar="FILE", help="the names of the classes, one a line")
+    classify.add_argument("--preprocess", choices=("inception", "imagenet"), help="colours, if not the paper's own")
+    classify.add_argument("--attention", metavar="PNG", help="draw where the class token looked")
+    classify.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default 5)")
+    classify.set_defaults(run=_classify)
+
     bench = commands.add_parser("bench", help="how fast this machine trains a ViT, and PyTorch beside it")
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="W1_train, W1_forward, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
@@ -184,6 +194,19 @@ def _ledger(options) -> int:
     agree = sum(entry.verdict == "agrees" for entry in entries)
     print(f"\n{agree} of {len(entries)} figures agree: the exact count rounds to the printed digits. Where cutting the "
           f"count\nthere gives them, they are truncated. MACs are for one image.")  # fmt: skip
+    return 0
+
+
+def _classify(options) -> int:
+    from tinyvit import plots
+    from tinyvit.classify import classify
+
+    seen = classify(options.image, options.model, weights=options.weights, labels=options.labels, top=options.top,
+                    style=options.preprocess, attention=bool(options.attention))  # fmt: skip
+    _table(*((name, f"{share:.1%}") for name, share in seen.classes))
+    if options.attention:
+        figure = plots.photo_attention(seen.picture, seen.attention)
+        print(f"\n{plots.save(figure, options.attention, {'attention': seen.attention})}")
     return 0
 
 
