@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from tinyvit.models import ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
@@ -70,6 +71,11 @@ def counted() -> dict:
         rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values()}
         rows |= {name: (paper, config) for name, config in paper.ALSO_COUNTED.items()}
     return rows
+
+
+def paper_of(name: str) -> Paper:
+    """The paper that a model comes from. Raises ValueError for an unknown name."""
+    return _find(name)[0].PAPER
 
 
 def _find(name: str):
