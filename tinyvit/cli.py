@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default 5)")
     classify.set_defaults(run=_classify)
 
+    weights = commands.add_parser("weights", help="look into a file of weights")
+    _add_weights(weights.add_subparsers(metavar="ACTION", required=True))
+
     bench = commands.add_parser("bench", help="how fast this machine is at it, and PyTorch beside it")
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
@@ -80,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     exercises = commands.add_parser("exercises", help="functions to write yourself, graded by pytest, with hints")
     _add_exercises(exercises.add_subparsers(metavar="ACTION", required=True))
     return parser
+
+
+def _add_weights(actions) -> None:
+    inspect = actions.add_parser("inspect", help="its arrays, and which model it fits")
+    inspect.add_argument("file", metavar="FILE", help="safetensors, .npz of the original code, or hf-hub:owner/name")
+    inspect.add_argument("--json", action="store_true", help="print it as JSON")
+    inspect.set_defaults(run=_inspect)
 
 
 def _add_exercises(actions) -> None:
@@ -176,6 +186,29 @@ def _describe(options) -> int:
     for entry in differences(options.model):
         figure = entry.figure
         print(f"\nThe {figure.table} table prints {figure.printed} ({WHAT[figure.what]}): {_judged(entry)}")
+    return 0
+
+
+def _inspect(options) -> int:
+    from tinyvit import inspect_weights
+
+    found = inspect_weights(options.file)
+    if options.json:
+        print(json.dumps(found.as_dict(), indent=1))
+        return 0
+    _table(
+        ("array", "shape", "type"),
+        *((name, "×".join(map(str, shape)) or "()", dtype) for name, (shape, dtype) in found.arrays.items()),
+    )
+    print(f"\n{len(found.arrays)} arrays, {found.size:,} numbers")
+    for fit in found.fits:
+        print(f"fits {fit.call}, {fit.parameters:,} parameters")
+    if found.nearest:
+        print(f"nearest in the catalogue: {found.nearest.name}, {found.nearest.matching} arrays fit")
+        for difference in found.nearest.first_misfits():
+            print(f"  {difference}")
+    if not found.fits and not found.nearest:
+        print("no model of the catalogue has an array like one of these")
     return 0
 
 

@@ -5,7 +5,7 @@
     zₗ  = MLP(LN(z′ₗ)) + z′ₗ                              (Eq. 3)
     y   = LN(z⁰_L)                                        (Eq. 4)
 
-Parameters have timm's names and shapes, so its weights load unchanged.
+Parameters have timm's names and shapes, so its weights load unchanged; the original ones load through ``vit_jax``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 
 from tinyvit.equations.resize import resize
+from tinyvit.models import vit_jax
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
 from tinyvit.nn.basic import LayerNorm, Linear
@@ -33,6 +34,7 @@ from tinyvit.nn.embed import (
 from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
+from tinyvit.primitives.elementwise import tanh
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import concatenate
 
@@ -51,6 +53,7 @@ class ViTConfig:
     weight_init   "timm": every linear map normal with σ = 0.02 · "jax": by its width, as the original code does (see
                   ``jax_initial``); narrow models need it in order to learn
     drop_rate     dropout after the positions, both layers of every MLP and every attention's projection (the paper's)
+    representation_size  width of the head's hidden layer at pre-training (Sec. 3.1); timm's weights have none
     pos_embed_at  "stem" once · "every_layer" a table per block · "every_layer_shared" the same table at every block
     """
 
@@ -72,6 +75,7 @@ class ViTConfig:
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     weight_init: str = "timm"
+    representation_size: int | None = None
 
     def __post_init__(self):
         for field, allowed in (
@@ -96,6 +100,7 @@ class ViT(Module):
     """Vision transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
 
     block = Block
+    original_names = vit_jax.NAMES
 
     def __init__(self, config: ViTConfig, *, rng):
         c = self.config = config
@@ -111,7 +116,10 @@ class ViT(Module):
         after_mean = c.global_pool == "avg" and c.fc_norm
         self.norm = Identity() if after_mean else LayerNorm(c.embed_dim, rng=rng)
         self.fc_norm = LayerNorm(c.embed_dim, rng=rng) if after_mean else Identity()
-        self.head = Linear(c.embed_dim, c.num_classes, rng=rng) if c.num_classes else Identity()
+        if c.representation_size:
+            self.pre_logits = PreLogits(c.embed_dim, c.representation_size, rng=rng)
+        width = c.representation_size or c.embed_dim
+        self.head = Linear(width, c.num_classes, rng=rng) if c.num_classes else Identity()
         if c.weight_init == "jax" and rng is not None:
             for name, parameter in self.named_parameters():
                 parameter.data = jax_initial(name, parameter.data, rng)
@@ -119,7 +127,8 @@ class ViT(Module):
     def forward(self, images):
         z = self.encoded(self.tokens(images))
         y = z[:, 0] if self.config.global_pool == "token" else mean(z[:, self.prefix :], axis=1)
-        return self.head(self.fc_norm(y))
+        y = self.fc_norm(y)
+        return self.head(self.pre_logits(y) if self.config.representation_size else y)
 
     def tokens(self, images):
         """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, prefix + N, D)"""
@@ -215,6 +224,16 @@ class ViT(Module):
         if not side or table.shape[1] != self.prefix + side * side:
             return table
         return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
+
+
+class PreLogits(Module):
+    """The hidden layer of the head at pre-training (Sec. 3.1): ``tanh(y Wᵀ + b)``.   (B, D) -> (B, R)"""
+
+    def __init__(self, dim, hidden, *, rng):
+        self.fc = Linear(dim, hidden, rng=rng)
+
+    def forward(self, y):
+        return tanh(self.fc(y))
 
 
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------
