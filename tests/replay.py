@@ -98,10 +98,12 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
-    x = Tensor(z["input/x"], requires_grad=True)
+    others = part(z, "input")
+    x = others.pop("x")
+    x = Tensor(x, requires_grad=True) if x.dtype.kind == "f" else x  # whole numbers, tokens, have no derivative
     inner = {k: named(k) for k in part(z, "mid") if k not in reference.computed}
     with capture(model, *inner.values()) as seen:
-        outputs = model(reference.takes(x))
+        outputs = model(reference.takes(x), **others)
     outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
     parameters = dict(model.named_parameters())
     leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}

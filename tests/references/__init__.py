@@ -7,8 +7,8 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import mixer, resnet, simple_vit, vit, volo
+from references import bert, mixer, resnet, simple_vit, vit, volo
 from references.reference import Reference
 
-PAPERS = (vit, simple_vit, resnet, mixer, volo)
+PAPERS = (vit, simple_vit, resnet, mixer, volo, bert)
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}
