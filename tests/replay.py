@@ -34,6 +34,7 @@ from references.operators import (
 
 from tinyvit import Tensor, capture, gradients, nms
 from tinyvit.models import mpp
+from tinyvit.models.transformer import sincos_1d
 
 TOLERANCE = 1e-9
 
@@ -178,6 +179,8 @@ def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
             replay_case(result, name, part(z, name), function, match, attributes.get("attrs", {}))
         else:
             result.not_built.append(name)
+    for key in [key for key in z if re.fullmatch(r"sincos_1d\w*/table", key)]:
+        result.compare(key, sincos_1d(*z[key].shape), z[key])
     return result
 
 

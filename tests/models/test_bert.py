@@ -128,7 +128,7 @@ def test_pretraining_needs_a_generator(rng):
 
 
 def sentences(rng, n, words=16):
-    """[CLS] six words [SEP] six more [SEP]: a word is the last one plus 1, 2 or 3, all along; or the rest is shifted."""
+    """[CLS] six words [SEP] six more [SEP]: a word is the last one plus 1, 2 or 3, or the rest is shifted."""
     step, start, order = rng.integers(1, 4, n), rng.integers(words, size=n), rng.integers(2, size=n)
     line = start[:, None] + step[:, None] * np.arange(12)
     line[:, 6:] += (order * rng.integers(1, words, n))[:, None]

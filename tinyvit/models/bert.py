@@ -6,7 +6,7 @@
     pooled = tanh(W z⁰_L)                                 of the first token, [CLS]
 
 Two tasks without labels (Sec. 3.1): say which token stood where 15 % of them are hidden, and whether the second
-sentence follows the first. ViT's encoder is this one with its norms moved in front, and its masked patches are these tokens.
+sentence follows the first. ViT's encoder is this one with its norms moved in front, its masked patches these tokens.
 
 Parameters have the names and shapes of the transformers package. The pooler, the layer before the decoder and the
 decoder's bias are in the authors' code, and not in the paper.
