@@ -44,7 +44,7 @@ def test_the_equations_alone_give_the_same_numbers(path):
 
 COMPARED = {  # what a file holds to compare; all else is what it is computed from
     "model": r"(output|mid|grad|after)/.*",
-    "op": r".*/(out\d+|grad/.*|after_.*)",
+    "op": r".*/(out\d+|grad/.*|after_.*|table)",
     "shared-op-posembed": r".*_\d+x\d+|swin_table_resized_\d+",
     "shared-vp-mpp-loss": r"(output|mid|grad)/.*",
     "shared-op-roi": r".*/(out|grad_x|encoded|decoded)|nms_[\d.]+",

@@ -102,7 +102,7 @@ def multi_head_attention(
     for i, x in enumerate((query, key, value)):
         part = slice(i * D, (i + 1) * D)
         y = linear(x, in_weight[part], None if in_bias is None else in_bias[part])
-        heads.append(transpose(reshape(y, shape=(*y.shape[:2], num_heads, D // num_heads)), axes=(0, 2, 1, 3)))
+        heads.append(by_head(y, num_heads))
     return linear(merge_heads(scaled_dot_product_attention(*heads, bias, keep)), out_weight, out_bias)
 
 
@@ -151,6 +151,11 @@ def split_heads(qkv, num_heads: int):
         raise ValueError(f"qkv: expected shape (B, N, 3·{num_heads}·d) for {num_heads} heads, got {qkv.shape}")
     B, N, width = qkv.shape
     return transpose(reshape(qkv, shape=(B, N, 3, num_heads, width // (3 * num_heads))), axes=(2, 0, 3, 1, 4))
+
+
+def by_head(y, num_heads: int):
+    """The heads apart.   (B, N, h·d) -> (B, h, N, d)"""
+    return transpose(reshape(y, shape=(*y.shape[:2], num_heads, y.shape[2] // num_heads)), axes=(0, 2, 1, 3))
 
 
 def merge_heads(y):

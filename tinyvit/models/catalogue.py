@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from tinyvit.models import bert, ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, transformer, vit, volo
 from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
@@ -23,6 +23,8 @@ PAPERS = (
     volo,
     ceit,
     t2t_vit,
+    transformer,
+    bert,
 )
 
 

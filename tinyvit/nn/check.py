@@ -8,6 +8,7 @@ away from their initial values, since zeros and ones hide mistakes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -34,7 +35,8 @@ def check_model(model, images, *, rng=None, output_shape=None, tolerance=1e-10) 
 
     model         a function ``rng -> Module`` that also makes a blueprint of ``None``; or a Module, which is left as it
                   is: another is made with ``type(model)(model.config, rng=...)``, or copied if it has no config
-    images        floating-point images (B, H, W, C), at least two; random ones will do
+    images        floating-point images (B, H, W, C), at least two; random ones will do. Or tokens, integers (B, N), or
+                  a tuple of several inputs, if the model says its ``example_inputs``; of these all outputs are checked
     output_shape  what the model returns for them; (B, config.num_classes) if left out and the config says so
     tolerance     relative, for derivatives in float64 computed in two ways
     """
@@ -47,10 +49,13 @@ class Trial:
     """The model on trial, its images, and what the laws need of both."""
 
     def __init__(self, create, images, rng, output_shape, tolerance):
-        if len(images) < 2:
+        several = images if isinstance(images, tuple) else (images,)
+        self.images = np.concatenate([_rows(x) for x in several], axis=1) if len(several) > 1 else np.asarray(images)
+        if len(self.images) < 2:
             raise ValueError("images: pass at least two; with one, mixing up images goes unnoticed")
-        self.create, self.rng, self.tolerance = create, rng, tolerance
-        self.images, self.output_shape = np.asarray(images), output_shape
+        self.rng, self.tolerance, self.output_shape = rng, tolerance, output_shape
+        shapes = [np.shape(x)[1:] for x in several] if len(several) > 1 else []
+        self.create = lambda rng: _OneToOne.around(create(rng), shapes)
 
     def model(self, dtype=np.float64) -> Module:
         """A model with every parameter moved at random, and running statistics of one batch."""
@@ -63,7 +68,7 @@ class Trial:
 
     def pixels(self, dtype=np.float64):
         """The images in some precision, as an array that cannot be written to."""
-        pixels = self.images.astype(dtype)
+        pixels = self.images.astype(dtype if self.images.dtype.kind == "f" else self.images.dtype)
         pixels.setflags(write=False)
         return pixels
 
@@ -169,13 +174,15 @@ def derives_truly(t: Trial):
     for mode in (Module.eval, _training):
         y = _run(mode(model), x)
         u = t.rng.normal(size=y.shape)
-        leaves = dict(model.named_parameters()) | {"images": Tensor(x, requires_grad=True)}
-        g = gradients(_run(mode(model), leaves["images"]), list(leaves.values()), [u])
-        found = dict(zip(leaves, g, strict=True))
+        leaves = dict(model.named_parameters())
+        if x.dtype.kind == "f":  # tokens have no derivative
+            leaves["images"] = Tensor(x, requires_grad=True)
+        output = _run(mode(model), leaves.get("images", x))
+        found = dict(zip(leaves, gradients(output, list(leaves.values()), [u]), strict=True))
         direction = {name: t.rng.normal(size=leaf.shape) for name, leaf in leaves.items()}
 
         def stepped(names, mode=mode, u=u, leaves=leaves, direction=direction):
-            return np.sum(_at(model, mode, leaves, direction, names).imag * u) / STEP
+            return np.sum(_at(model, mode, x, leaves, direction, names).imag * u) / STEP
 
         size = np.sqrt(np.sum([np.vdot(g, g) for g in found.values()]))
         products = {name: np.vdot(found[name], direction[name]) for name in found}
@@ -209,7 +216,7 @@ def has_a_blueprint(t: Trial):
     """Made without a generator, the model has the same names, shapes and number of parameters, and can be run."""
     try:
         blueprint = t.create(None)
-        y = _run(blueprint, Blueprint(t.images.shape))
+        y = _run(blueprint, Blueprint(t.images.shape, t.images.dtype))
     except Exception as error:
         raise ModelError(f"rng=None must make a blueprint that runs on shapes; it raised {error!r}") from error
     shapes, own = ({name: value.shape for name, value in m.named_state()} for m in (t.model(), blueprint))
@@ -225,7 +232,11 @@ def learns(t: Trial, steps: int = 30, rate: float = 0.01):
     The step is as long in every parameter: rate times the gradient over its own root mean square.
     """
     model, x = t.create(t.rng).astype(np.float32), t.pixels(np.float32)[:8]
-    target = t.rng.normal(size=_run(_training(model), x).shape).astype(np.float32)
+    shape = _run(_training(model), x).shape
+    target = t.rng.normal(size=shape)
+    if isinstance(model, _OneToOne):  # hundreds of outputs: they learn one number per sample, and take longer
+        target, steps = target[:, :1] * np.sign(t.rng.normal(size=(1, *shape[1:]))), 3 * steps
+    target = target.astype(np.float32)
     for i in range(steps):
         loss = _squared_error(_run(_training(model), x), target)
         for p, g in zip(model.parameters(), gradients(loss, model.parameters()), strict=True):
@@ -281,6 +292,33 @@ def _factory(model):
     return lambda rng: deepcopy(model)
 
 
+class _OneToOne(Module):
+    """A model of several inputs or outputs as one of a single array: they stand side by side in it, flattened."""
+
+    def __init__(self, model: Module, shapes):
+        self.model, self.shapes = model, tuple(shapes)
+
+    @staticmethod
+    def around(model: Module, shapes) -> Module:
+        """The model itself if it has one input and (as the laws find) one output."""
+        return _OneToOne(model, shapes) if shapes or hasattr(model, "example_inputs") else model
+
+    def forward(self, x):
+        y = self.model(*self.apart(x))
+        return concatenate(*map(_rows, y), axis=1) if isinstance(y, tuple) else y
+
+    def apart(self, x):
+        """The inputs that were put side by side."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
+        cuts = zip([0, *ends], ends, self.shapes, strict=False)
+        return [reshape(x[:, a:b], shape=(len(x), *shape)) for a, b, shape in cuts] or [x]
+
+
+def _rows(x):
+    """One row per sample.   (B, …) -> (B, n)"""
+    return reshape(x, shape=(x.shape[0], math.prod(x.shape[1:])))
+
+
 def _training(model: Module) -> Module:
     """The model in training mode with a generator that is the same every time."""
     return model.train(np.random.default_rng(0))
@@ -303,10 +341,10 @@ def _leaves(y: Tensor) -> list:
     return leaves
 
 
-def _at(model: Module, mode, leaves: dict, direction: dict, names):
+def _at(model: Module, mode, x, leaves: dict, direction: dict, names):
     """The output one complex step along ``direction`` in the named parameters (and the images, if named)."""
     stepped = {name: leaves[name].data + 1j * STEP * direction[name] for name in names}
-    images = stepped.pop("images", leaves["images"].data)
+    images = stepped.pop("images", x)
     with swapped(model, stepped), no_grad():
         return raw(_run(mode(model), images))
 

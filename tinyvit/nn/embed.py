@@ -9,9 +9,11 @@ import numpy as np
 from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import like
 from tinyvit.equations.resize import resize
+from tinyvit.equations.sampling import embedding
 from tinyvit.nn.basic import Conv2d
-from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.init import normal, trunc_normal
 from tinyvit.nn.module import Module, Parameter
+from tinyvit.primitives.elementwise import where
 from tinyvit.primitives.shape import concatenate, reshape, transpose, zeros_like
 
 
@@ -31,6 +33,23 @@ class PatchEmbed(Module):
         patches = self.proj(images)
         B, h, w, D = patches.shape
         return reshape(patches, shape=(B, h * w, D))
+
+
+class Embedding(Module):
+    """A learned row for every token of a vocabulary.   integers (...) -> (..., D)
+
+    padding  a token whose row learns nothing from being looked up: what fills short sequences
+    """
+
+    def __init__(self, vocabulary: int, dim: int, *, padding: int | None = None, std: float = 0.02, rng):
+        self.weight = Parameter(normal((vocabulary, dim), std=std, rng=rng))
+        self.padding = padding
+
+    def forward(self, tokens):
+        rows = embedding(tokens, self.weight)
+        if self.padding is None:
+            return rows
+        return where((raw(tokens) == self.padding)[..., None], raw(rows), rows)
 
 
 def patchify(images, patch_size: int):
