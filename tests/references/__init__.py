@@ -7,8 +7,8 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import bert, mixer, resnet, simple_vit, vit, volo
+from references import bert, igpt, mixer, resnet, simple_vit, vit, volo
 from references.reference import Reference
 
-PAPERS = (vit, simple_vit, resnet, mixer, volo, bert)
+PAPERS = (vit, simple_vit, resnet, mixer, volo, bert, igpt)
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import bert, mixer, resnet, simple_vit, transformer, vit, volo
+from tinyvit.models import bert, igpt, mixer, resnet, simple_vit, transformer, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
-PAPERS = (vit, simple_vit, resnet, mixer, volo, transformer, bert)
+PAPERS = (vit, simple_vit, resnet, mixer, volo, transformer, bert, igpt)
 
 
 def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, positions: str | None = None,
