@@ -283,9 +283,10 @@ def test_resnet_without_classes(rng):
 
 @pytest.mark.parametrize("name", sorted(set(list_models()) - set(published())))
 def test_small_models_obey_every_law(name, rng):
+    blueprint = create_model(name)
     inputs = tuple(
-        rng.normal(size=x.shape) if x.dtype.kind == "f" else rng.integers(1, 10, size=x.shape)
-        for x in example_inputs(create_model(name), batch=8)
+        rng.normal(size=x.shape) if x.dtype.kind == "f" else rng.integers(1, blueprint.config.vocab_size, size=x.shape)
+        for x in example_inputs(blueprint, batch=8)
     )
     check_model(lambda rng: create_model(name, rng=rng), inputs[0] if len(inputs) == 1 else inputs, rng=rng)
 

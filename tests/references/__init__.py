@@ -7,7 +7,7 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import bert, ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from references import bert, ceit, deepvit, deit, igpt, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
 PAPERS = (
@@ -22,5 +22,6 @@ PAPERS = (
     ceit,
     t2t_vit,
     bert,
+    igpt,
 )
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

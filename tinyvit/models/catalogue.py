@@ -7,7 +7,21 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import bert, ceit, deepvit, deit, mixer, resnet, simple_vit, swin, t2t_vit, transformer, vit, volo
+from tinyvit.models import (
+    bert,
+    ceit,
+    deepvit,
+    deit,
+    igpt,
+    mixer,
+    resnet,
+    simple_vit,
+    swin,
+    t2t_vit,
+    transformer,
+    vit,
+    volo,
+)
 from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
@@ -25,6 +39,7 @@ PAPERS = (
     t2t_vit,
     transformer,
     bert,
+    igpt,
 )
 
 
