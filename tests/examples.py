@@ -154,12 +154,14 @@ EXAMPLES = {
         call(normal(4, 3), index=MASK),
         call(normal(2, 4, 3), index=(slice(None), MASK)),
         call(normal(3, 4), index=(slice(2, 2),)),
+        call(normal(), index=None),
     ],
     "scatter": [
         call(normal(3), index=1, shape=(4, 3)),
         call(normal(2, 5), index=(slice(None), slice(1, None, 2)), shape=(2, 11)),
         call(normal(2, 3, 5), index=TABLE, shape=(4, 5)),
         call(normal(3, 2), index=MASK, shape=(4, 2)),
+        call(normal(1), index=None, shape=()),
     ],
     "take_along_axis": [
         call(normal(2, 5, 3), classes(5, 2, 4, 3), axis=1),
@@ -265,6 +267,11 @@ EXAMPLES = {
         call(normal(2, 4, 18), None, positive(2, 1, 4, 4), num_heads=3),
         call(normal(6, 4, 18), normal(2, 3, 4, 4), positive(6, 1, 4, 4), num_heads=3),
         call(normal(4, 3, 12), normal(2, 1, 3, 3), num_heads=2),
+    ],
+    "outlook_attention": [
+        call(normal(2, 5, 4, 6), normal(2, 3, 2, 2 * 81), num_heads=2, stride=2),
+        call(normal(2, 3, 4, 3), normal(2, 3, 4, 81), positive(2, 1, 12, 9, 9), num_heads=1),
+        call(normal(2, 4, 6, 6), normal(2, 2, 3, 3 * 16), num_heads=3, kernel_size=2, padding=0, stride=2),
     ],
     "linear": [call(normal(2, 3, 4), normal(5, 4), normal(5)), call(normal(3, 4), normal(5, 4))],
     "conv2d": [
@@ -552,6 +559,12 @@ REFUSED = {
                 normal(8, 8), None, num_heads=2),
         refused(ValueError, "(4, 5)", *[normal(2, 3, 8)] * 3, normal(24, 8), None, normal(8, 8), None,
                 normal(4, 5), num_heads=2),
+    ],
+    "outlook_attention": [
+        refused(ValueError, "2·3⁴", normal(2, 5, 4, 6), normal(2, 3, 2, 81), num_heads=2, stride=2),
+        refused(ValueError, "(2, 3, 2, 2·3⁴)", normal(2, 5, 4, 6), normal(2, 5, 4, 162), num_heads=2, stride=2),
+        refused(ValueError, "share a width of 5", normal(2, 3, 4, 5), normal(2, 3, 4, 162), num_heads=2),
+        refused(ValueError, "(B, H, W, C)", normal(5, 4, 6), normal(3, 2, 162), num_heads=2, stride=2),
     ],
     "linear": [
         refused(ValueError, "(5, 6)", normal(2, 3), normal(5, 6)),

@@ -33,6 +33,7 @@ from references.operators import (
 )
 
 from tinyvit import Tensor, capture, gradients, nms
+from tinyvit.models import mpp
 
 TOLERANCE = 1e-9
 
@@ -93,18 +94,18 @@ def replay(path) -> Replayed:
 def replay_model(z: dict, meta: dict) -> Replayed:
     """One forward and one backward of our model with the file's parameters, compared at every point the file has."""
     reference, model = build(meta)
-    ours = lambda name: renamed(name, reference.names)  # noqa: E731
-    model.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    named = lambda name: renamed(name, reference.names)  # noqa: E731
+    model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
     x = Tensor(z["input/x"], requires_grad=True)
     rules = {k: rule for k in part(z, "mid") if (rule := matching(k, reference.computed))}
-    inner = {k: ours(k) for k in part(z, "mid") if k not in rules}
+    inner = {k: named(k) for k in part(z, "mid") if k not in rules}
     with capture(model, *inner.values()) as seen:
-        outputs = model(last(x))
+        outputs = model(reference.takes(x))
     outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
     parameters = dict(model.named_parameters())
-    leaves = {k: x if k == "input" else parameters[ours(k)] for k in part(z, "grad")}
+    leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
 
     result = Replayed()
@@ -121,7 +122,7 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     for name, g in zip(leaves, derivatives, strict=True):
         result.compare(f"grad/{name}", g, z[f"grad/{name}"])
     for name, theirs in part(z, "after").items():
-        result.compare(f"after/{name}", model.state_dict()[ours(name)], theirs)
+        result.compare(f"after/{name}", model.state_dict()[named(name)], theirs)
     loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
     result.compare("loss", loss, meta["loss"])
     return result
@@ -240,7 +241,23 @@ def replay_boxes(z: dict, meta: dict) -> Replayed:
     return result
 
 
-OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes}
+def replay_masked_patches(z: dict, meta: dict) -> Replayed:
+    """Masked patch prediction: mean colours, their classes, the loss over corrupted patches and its gradient."""
+    result, config = Replayed(), meta["config"]
+    if unknown := sorted(config.keys() - {"patch", "bits"}):
+        raise NotBuilt(f"{meta['source']} with {', '.join(unknown)}")
+    colours = mpp.mean_colours(last(z["input/image"]), config["patch"])
+    classes = mpp.colour_classes(colours, config["bits"])
+    logits = Tensor(z["input/pred"], requires_grad=True)
+    loss = mpp.masked_loss(logits, classes, z["input/mask"])
+    result.compare("mid/mean_colour", colours, z["mid/mean_colour"])
+    result.compare("mid/labels", classes, z["mid/labels"])
+    result.compare("output/loss", loss.data, z["output/loss"])
+    result.compare("grad/pred", gradients(loss, logits)[0], z["grad/pred"])
+    return result
+
+
+OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes, "vp-mpp-loss": replay_masked_patches}
 
 # command line ------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ COMPARED = {  # what a file holds to compare; all else is what it is computed fr
     "model": r"(output|mid|grad|after)/.*",
     "op": r".*/(out\d+|grad/.*|after_.*)",
     "shared-op-posembed": r".*_\d+x\d+|swin_table_resized_\d+",
+    "shared-vp-mpp-loss": r"(output|mid|grad)/.*",
     "shared-op-roi": r".*/(out|grad_x|encoded|decoded)|nms_[\d.]+",
 }
 

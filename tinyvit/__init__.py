@@ -60,6 +60,7 @@ from tinyvit.equations.normalize import (
     rms_norm,
     weight_standardise,
 )
+from tinyvit.equations.outlook import outlook_attention
 from tinyvit.equations.pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tinyvit.equations.resize import pixel_shuffle, resize
 from tinyvit.equations.sampling import embedding, grid_sample

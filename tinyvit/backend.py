@@ -28,9 +28,14 @@ def like(values, reference: Array) -> Array:
     return np.asarray(values, like=reference)
 
 
+def on_device(x: Array) -> bool:
+    """Whether an array's numbers are elsewhere than in the host's memory."""
+    return hasattr(x, "get") and not isinstance(x, np.ndarray)
+
+
 def to_numpy(x: Array) -> np.ndarray:
     """``x`` as a NumPy array on the host; a CuPy array is copied off its device."""
-    return x.get() if hasattr(x, "get") and not isinstance(x, np.ndarray) else np.asarray(x)
+    return x.get() if on_device(x) else np.asarray(x)
 
 
 def to_device(x: Array, device: str) -> Array:
@@ -47,6 +52,24 @@ def to_device(x: Array, device: str) -> Array:
     except ImportError as error:
         raise ImportError('device "cuda" needs CuPy: pip install "tinyvit[cuda12]" or "[cuda13]"') from error
     return cupy.asarray(x)
+
+
+def zeros(shape: tuple, reference: Array) -> Array:
+    """C-contiguous zeros in the library and precision of ``reference``; CuPy's zeros_like ignores shape=()."""
+    if not is_array(reference):  # a NumPy number
+        return np.zeros(shape, reference.dtype)
+    return np.zeros(shape, reference.dtype, like=reference)
+
+
+def add_at(out: Array, index, x: Array) -> None:
+    """Add ``x`` into the C-contiguous ``out`` at ``index``, in place; places named twice get both.
+
+    Dispatch reaches CuPy's ``add.at`` with a single index array only, so there every index is made into one.
+    """
+    if on_device(out):
+        index = np.reshape(np.arange(out.size, like=out), out.shape)[index]
+        out, x = np.reshape(out, -1), np.broadcast_to(x, index.shape)
+    np.add.at(out, index, x)
 
 
 @cache

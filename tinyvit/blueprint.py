@@ -126,6 +126,11 @@ def _(x, axis=None, keepdims=False, **_):
     return Blueprint((n for i, n in enumerate(x.shape) if i not in axes), x.dtype)
 
 
+@_rule(np.shape)
+def _(x):
+    return x.shape
+
+
 @_rule(np.argmax)
 def _(x, axis=None, keepdims=False, **_):
     return np.max(x, axis=axis, keepdims=keepdims).astype(np.intp)
@@ -164,6 +169,11 @@ def _(x, shift, axis=None):
 @_rule(np.zeros_like, np.ones_like)
 def _(x, dtype=None, shape=None, **_):
     return Blueprint(x.shape if shape is None else shape, dtype or x.dtype)
+
+
+@_rule(np.zeros)
+def _(shape, dtype=float):
+    return Blueprint(shape, dtype)
 
 
 @_rule(np.take_along_axis)

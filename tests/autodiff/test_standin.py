@@ -35,6 +35,14 @@ def device():
         (lambda x: x[:, np.array([True, False, True])], "an index: a host array"),
         (lambda x: x.__setitem__(0, HOST[0]), "an assignment: a host array"),
         (lambda x: np.add.at(x, np.array([0]), 1.0), "np.add: a host array"),
+        (lambda x: np.add.at(x, (DeviceArray([0]), 1), 1.0), "not with a tuple"),
+        (lambda x: np.add.at(x * 1j, DeviceArray([0]), 1.0), "real numbers only"),
+        (lambda x: special.erf(x * 1j), "np.erf: CuPy has it for real numbers only"),
+        (lambda x: np.max(x, initial=0), "does not take initial="),
+        (lambda x: x.sum(where=x > 1), "does not take where="),
+        (lambda x: np.add(x, 1, where=x > 1), "does not take where="),
+        (lambda x: np.zeros_like(x, shape=()), "shape of the other array"),
+        (lambda x: x + np.array(1.0), r"np.add: a host array \(\) float64"),
         (lambda x: np.take_along_axis(x, np.array([[0], [1]]), 1), "np.take_along_axis: a host array"),
         (lambda x: np.vecdot(x, x), "CuPy has no such function"),
         (lambda x: x.clip(HOST), ".clip: a host array"),
@@ -79,7 +87,7 @@ def test_views_and_writes_are_as_on_the_host():
     row = x[0]
     row[...] = 7
     row += 1
-    np.add.at(x, (DeviceArray([1, 1]), 0), 1.0)
+    np.add.at(x[1], DeviceArray([0, 0]), 1.0)
     np.testing.assert_array_equal(x.get(), [[8, 8, 8], [5, 4, 5]])
     assert row.base is not None
     assert x.copy().base is None

@@ -7,8 +7,15 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import resnet, simple_vit, swin, vit
+from references import mixer, resnet, simple_vit, swin, vit, volo
 from references.reference import Reference
 
-PAPERS = (vit, simple_vit, resnet, swin)
+PAPERS = (
+    vit,
+    simple_vit,
+    resnet,
+    mixer,
+    swin,
+    volo,
+)
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from references.operators import last
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Reference:
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
     computed   patterns of inner values that are no module's output -> how our model and the match give them
+    takes      what makes our input of theirs; images become channels-last
     maps_last  a pattern of the inner maps that are channels-last in the reference too
     """
 
@@ -24,4 +28,5 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    takes: Callable = last
     maps_last: str = r"(?!)"

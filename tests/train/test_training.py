@@ -9,7 +9,7 @@ from reference import fixture
 
 import tinyvit
 from tinyvit.data import Epochs, digits
-from tinyvit.machine import cores
+from tinyvit.machine import cores, useful_workers
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.train import (
     AdamW,
@@ -23,7 +23,6 @@ from tinyvit.train import (
     threaded,
     training,
 )
-from tinyvit.train.objective import useful_workers
 
 ADAMW = {
     "adamw": ({"weight_decay": 0.1}, 0.02),
@@ -249,13 +248,21 @@ def test_predictions_do_not_depend_on_how_they_are_cut(rng):
 
 
 def test_a_small_model_stays_on_one_thread():
-    assert useful_workers(tinyvit.create_model("vit_digits")) == 1
-    assert useful_workers(tinyvit.create_model("vit_tiny_patch16_224")) == cores()
+    assert useful_workers(tinyvit.create_model("vit_digits").num_parameters()) == 1
+    assert useful_workers(tinyvit.create_model("vit_tiny_patch16_224").num_parameters()) == cores()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "epochs", "floor"), [("vit_digits", 12, 0.90), ("resnet_digits", 5, 0.96),
-                                                          ("swin_digits", 12, 0.93)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "epochs", "floor"),
+    [
+        ("vit_digits", 12, 0.90),
+        ("resnet_digits", 5, 0.96),
+        ("mixer_digits", 12, 0.92),
+        ("swin_digits", 12, 0.93),
+        ("volo_digits", 8, 0.92),
+    ],
+)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_small_models_learn_the_digits(name, epochs, floor, seed):
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from tinyvit.analysis.attention_maps import (
     rollout,
 )
 from tinyvit.analysis.curvature import curvature, leading_eigenvalue
+from tinyvit.analysis.lifting import lift_class_attention, lift_outlook
 from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
 from tinyvit.analysis.window_maps import lift_windows
 
@@ -24,6 +25,8 @@ __all__ = [
     "curvature",
     "lanczos",
     "leading_eigenvalue",
+    "lift_class_attention",
+    "lift_outlook",
     "lift_windows",
     "mean_attention_distance",
     "position_similarity",

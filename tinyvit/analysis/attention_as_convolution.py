@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyvit.equations.attention import merge_heads, scaled_dot_product_attention, split_heads
 from tinyvit.nn.basic import Linear
+from tinyvit.nn.embed import beside
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.primitives.contract import einsum
 from tinyvit.primitives.shape import pad, reshape
@@ -60,7 +61,7 @@ class AttentionConv(Module):
         padded = pad(images, widths=((0, 0), border, border, (0, 0)))
         q, k, v = split_heads(self.qkv(reshape(padded, shape=(B, -1, C))), self.num_heads)
         inside = np.arange(q.shape[2]).reshape(padded.shape[1:3])[before : before + H, before : before + W].ravel()
-        codes = relative_codes((H, W), self.kernel_size).astype(self.head_positions.dtype)
+        codes = beside(relative_codes((H, W), self.kernel_size), self.head_positions)
         bias = einsum(codes, self.head_positions, spec="qkr,hr->hqk")
         y = scaled_dot_product_attention(q[:, :, inside], k, v, bias)  # (B, h, HW, O)
         return reshape(self.proj(merge_heads(y)), shape=(B, H, W, -1))

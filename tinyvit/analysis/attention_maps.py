@@ -28,7 +28,7 @@ def attention_maps(model: Module, images: np.ndarray, pattern: str = "*attn.weig
     Raises ValueError where nothing of that name runs (see `tinyvit.capture`).
     """
     with no_grad(), capture(model, pattern) as seen:
-        model(images)
+        model(model.bring(images))
     return {name: to_numpy(raw(value)) for name, value in seen.items()}
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from tinyvit.analysis.spectrum import Eigen, top_eigenvalues
 from tinyvit.autodiff.backward import gradients
+from tinyvit.backend import to_numpy
+from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module, swapped
 
 METHODS = ("reverse", "complex")
@@ -23,10 +25,12 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     objective  (model, batch) -> loss, as in ``tinyvit.train``
     batch      (images, labels), fixed: every product sees the same loss
     method     "reverse": the gradient's graph is built once, each product is one sweep through it;
-               "complex": Im ∇L(w + i h v) / h, a third of the memory
+               "complex": Im ∇L(w + i h v) / h, a third of the memory, not on a device
     dtype      the precision it is computed in
 
     It works on a copy of the model, in the mode the model is in: put it in evaluation mode for a loss without noise.
+    Several products at once, ``hessian @ vectors`` with a vector in every column, run side by side on threads. Of a
+    model on a device they are computed there; the vectors come from the host and go back to it.
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
@@ -34,12 +38,21 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
         raise ValueError("model: noise would change the loss from product to product; call model.eval() first")
     from scipy.sparse.linalg import LinearOperator
 
-    images, labels = batch
+    images, labels = map(model.bring, batch)
     frozen = copy.deepcopy(model).astype(dtype)
     product = {"reverse": _by_reverse, "complex": _by_complex}[method]
     n = frozen.num_parameters()
     matvec = product(objective, frozen, (images.astype(dtype), labels))
-    return LinearOperator((n, n), matvec=lambda v: matvec(np.ravel(v).astype(dtype)), dtype=dtype)
+
+    def multiply(v):
+        return to_numpy(matvec(frozen.bring(np.ravel(v).astype(dtype))))
+
+    def multiply_all(vectors):
+        if method == "complex" or frozen.on_device:  # it swaps parameters, or it is parallel by itself
+            return np.stack([multiply(v) for v in vectors.T], axis=1)
+        return np.stack(side_by_side(multiply, list(vectors.T), useful_workers(n)), axis=1)
+
+    return LinearOperator((n, n), matvec=multiply, matmat=multiply_all, dtype=dtype)
 
 
 def leading_eigenvalue(objective, model, batch, *, rng: np.random.Generator, tol: float = 1e-2, **options) -> Eigen:
@@ -83,5 +96,5 @@ def flatten(arrays) -> np.ndarray:
 def unflatten(vector: np.ndarray, like) -> list[np.ndarray]:
     """A vector cut into arrays of the shapes of ``like``."""
     like = list(like)
-    cuts = np.cumsum([x.size for x in like])[:-1]
+    cuts = np.cumsum([x.size for x in like])[:-1].tolist()
     return [part.reshape(x.shape) for part, x in zip(np.split(vector, cuts), like, strict=True)]

@@ -12,13 +12,15 @@ import numpy as np
 # names of NumPy that CuPy lacks (14.2 against NumPy 2.4) and that an op might be tempted by
 MISSING = frozenset(["vecdot", "matvec", "vecmat", "unstack", "einsum_path", "nditer", "ndenumerate", "block", "insert",
                      "geomspace", "frompyfunc", "nanquantile"])  # fmt: skip
+NOT_TAKEN = frozenset(["initial", "where"])  # options that CuPy's functions do not take
+NOT_COMPLEX = frozenset(["erf", "floor", "ceil"])  # functions that CuPy has for real numbers only
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     """An array on a device that does not exist; ``.get()`` is the only way back, as in CuPy.
 
     It computes (on the host, in secret) and refuses, with TypeError: ``np.asarray(x)`` and ``float(x)``; host arrays
-    with axes in its ufuncs, functions, assignments and indices; and what CuPy has not got. Numbers are welcome.
+    in its ufuncs, functions, assignments and indices; and what CuPy has not got, or does wrongly. Numbers are welcome.
     Like CuPy's, its results are arrays of no axes where NumPy's would be numbers, and ``bool(x)`` waits for the device.
     """
 
@@ -81,7 +83,11 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         if any(hasattr(type(x), "__array_ufunc__") and not isinstance(x, _KNOWN) for x in inputs):
             return NotImplemented  # a Tensor, say, which knows better
         name = f"np.{ufunc.__name__}"
-        _refuse_missing(ufunc.__name__)
+        _refuse(ufunc.__name__, kwargs)
+        if ufunc.__name__ in NOT_COMPLEX and any(np.iscomplexobj(_unwrapped(x, name)) for x in inputs):
+            raise TypeError(f"{name}: CuPy has it for real numbers only")
+        if method == "at":
+            _refuse_at(*inputs)
         if any(isinstance(x, np.ndarray) for x in out):
             raise TypeError(f"{name}: the result of device arrays was to be written into a host array")
         options = _unwrapped(kwargs, name)
@@ -93,7 +99,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_function__(self, func, types, args, kwargs):
         if not all(issubclass(t, _KNOWN) for t in types):
             return NotImplemented
-        _refuse_missing(func.__name__)
+        _refuse(func.__name__, kwargs)
         if not _holds_device_array((args, kwargs)):  # like=: host values are sent to the device in the open
             return DeviceArray(func(*args, **kwargs))
         name = f"np.{func.__name__}"
@@ -107,6 +113,7 @@ def _method(name: str):
     """A method that does to the device what ndarray's does on the host."""
 
     def on_device(self, *args, **kwargs):
+        _refuse(name, kwargs)
         method = getattr(self._values, name)
         return _wrapped(method(*_unwrapped(args, f".{name}"), **_unwrapped(kwargs, f".{name}")))
 
@@ -144,7 +151,7 @@ def _unwrapped(x, where: str):
         return type(x)(_unwrapped(part, where) for part in x)
     if type(x) is dict:
         return {key: _unwrapped(value, where) for key, value in x.items()}
-    if isinstance(x, np.ndarray) and x.ndim:
+    if isinstance(x, np.ndarray):
         raise TypeError(f"{where}: a host array {x.shape} {x.dtype} met a device array; move it first, with like(...)")
     return x
 
@@ -155,6 +162,19 @@ def _holds_device_array(x) -> bool:
     return isinstance(x, DeviceArray) or (type(x) in (tuple, list) and any(map(_holds_device_array, x)))
 
 
-def _refuse_missing(name: str) -> None:
+def _refuse(name: str, options: dict) -> None:
+    """Raise TypeError for a function that CuPy lacks, or an option that its functions do not take or take wrongly."""
     if name in MISSING:
         raise TypeError(f"np.{name}: CuPy has no such function")
+    if wrong := sorted(NOT_TAKEN.intersection(options)):
+        raise TypeError(f"np.{name}: CuPy's does not take {wrong[0]}=")
+    if name.endswith("_like") and options.get("shape") == ():
+        raise TypeError(f"np.{name}: CuPy gives shape=() the shape of the other array; use np.zeros((), like=x)")
+
+
+def _refuse_at(out, index, *values) -> None:
+    """Raise TypeError for what ``ufunc.at`` cannot do by dispatch: see ``backend.add_at``."""
+    if isinstance(index, tuple | list):
+        raise TypeError("ufunc.at: dispatch reaches CuPy with a single index array only, not with a tuple or a list")
+    if out.dtype.kind == "c":
+        raise TypeError("ufunc.at: CuPy's adds real numbers only")

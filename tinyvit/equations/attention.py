@@ -72,7 +72,7 @@ def _(qkv, bias=None, keep=None, *, num_heads):
         g = _by_head(g, num_heads)
         dkept = g @ _t(v)
         dscores = score_pullback(dkept, keep)
-        scaled = dscores * scale
+        scaled = np.multiply(dscores, scale, out=dscores if bias is None else None)
         dqkv = np.empty_like(qkv, dtype=np.result_type(scaled, qkv))
         dq, dk, dv = split_heads(dqkv, num_heads)
         np.matmul(scaled, k, out=dq)

@@ -188,7 +188,7 @@ def _samples(width, sampling: int):
 
 def _most(count) -> int:
     """The most samples that any output has; for shapes alone, one will do."""
-    return 1 if isinstance(count, Blueprint) else int(np.max(count, initial=1).item())
+    return 1 if isinstance(count, Blueprint) or not count.size else max(1, int(np.max(count).item()))
 
 
 @constant

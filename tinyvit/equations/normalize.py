@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tinyvit.autodiff.op import equation
+from tinyvit.equations.sums import column_sums, plus, row_means
 from tinyvit.primitives.reduce import mean, var
 from tinyvit.primitives.shape import reshape
 
@@ -34,25 +35,21 @@ def _(g, out, x, weight=None, bias=None, *, eps):
 
 @layer_norm.kernel(analytic=True)
 def _(x, weight=None, bias=None, *, eps=1e-6):
-    normal = x - _row_means(x)
-    scale = 1 / np.sqrt(_row_means(normal * normal) + eps)
+    normal = x - row_means(x)
+    scale = 1 / np.sqrt(row_means(normal * normal) + eps)
     normal *= scale
 
     def layer_norm_pullback(g):
-        h = g if weight is None else g * weight
-        dx = normal * -_row_means(h * normal)
-        dx = dx + h
-        dx -= _row_means(h)
+        along = g * normal
+        dweight, dbias = (column_sums(c) if np.ndim(p) == 1 else c for c, p in ((along, weight), (g, bias)))
+        dx = g * (1 if weight is None else weight)
+        dx -= normal * row_means(along, weight)  # what changing the variance takes back
+        dx -= row_means(g, weight)  # and the mean
         dx *= scale
-        return dx, lambda: g * normal, lambda: g
+        return dx, dweight, dbias
 
-    return _affine(normal, weight, bias), layer_norm_pullback
-
-
-def _row_means(x):
-    """The mean over the last axis, kept as an axis: as a product with 1/D, several times as fast as a sum."""
-    D = x.shape[-1]
-    return x @ (np.ones_like(x, shape=(D, 1)) / max(D, 1))
+    y = normal * (1 if weight is None else weight)
+    return plus(y, bias), layer_norm_pullback
 
 
 @equation

@@ -7,11 +7,18 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import resnet, simple_vit, swin, vit
+from tinyvit.models import mixer, resnet, simple_vit, swin, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
-PAPERS = (vit, simple_vit, resnet, swin)
+PAPERS = (
+    vit,
+    simple_vit,
+    resnet,
+    mixer,
+    swin,
+    volo,
+)
 
 
 def create_model(name: str, *, rng: np.random.Generator | None = None, weights=None, positions: str | None = None,

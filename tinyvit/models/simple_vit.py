@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from tinyvit.models.config import Paper, pair
 from tinyvit.nn.attention import Block
 from tinyvit.nn.basic import LayerNorm, Linear
-from tinyvit.nn.embed import beside, check_images, grid_of, sincos_2d
+from tinyvit.nn.embed import beside, check_images, grid_of, patchify, sincos_2d
 from tinyvit.nn.module import Module, Sequential
 from tinyvit.primitives.reduce import mean
-from tinyvit.primitives.shape import reshape, transpose
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,6 @@ class SimpleViT(Module):
         for block in self.blocks:
             z = block(z)
         return self.head(mean(self.norm(z), axis=1))
-
-
-def patchify(images, patch_size: int):
-    """Images cut into patches, each flattened as (row, column, channel).   (B, H, W, C) -> (B, HW/P², P²C)"""
-    B, H, W, C = images.shape
-    h, w = grid_of((H, W), patch_size)
-    cut = reshape(images, shape=(B, h, patch_size, w, patch_size, C))
-    return reshape(transpose(cut, axes=(0, 1, 3, 2, 4, 5)), shape=(B, h * w, patch_size * patch_size * C))
 
 
 PAPER = Paper("Better plain ViT baselines for ImageNet-1k", "Beyer et al.", 2022, "2205.01580", family="vit")

@@ -29,7 +29,7 @@ from tinyvit.nn.embed import (
     grid_of,
     resample_positions,
 )
-from tinyvit.nn.init import normal, trunc_normal, xavier_uniform, zeros
+from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
@@ -114,22 +114,28 @@ class ViT(Module):
                 parameter.data = jax_initial(name, parameter.data, rng)
 
     def forward(self, images):
-        z = self.tokens(images)
-        for i, block in enumerate(self.blocks):
-            z = block(self.placed(z, i))
-        z = self.norm(z)
+        z = self.encoded(self.tokens(images))
         y = z[:, 0] if self.config.global_pool == "token" else mean(z[:, self.prefix :], axis=1)
         return self.head(self.fc_norm(y))
 
     def tokens(self, images):
         """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, 1 + N, D)"""
-        z = self.patch_embed(images)
+        return self.assembled(self.patch_embed(images))
+
+    def assembled(self, z):
+        """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, 1 + N, D)"""
         if self.config.class_token:
             one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
             z = concatenate(self.cls_token + one_each, z, axis=1)
         if self.config.pos_embed_at == "stem" and self.pos_embed is not None:
             z = z + self.table(self.pos_embed, z)
         return self.pos_drop(z)
+
+    def encoded(self, z):
+        """z₀ through all blocks, normed (Eqs. 2-4).   (B, 1 + N, D) -> (B, 1 + N, D)"""
+        for i, block in enumerate(self.blocks):
+            z = block(self.placed(z, i))
+        return self.norm(z)
 
     # positions ----------------------------------------------------------------------------
 
@@ -192,22 +198,6 @@ class ViT(Module):
         if not side or table.shape[1] != self.prefix + side * side:
             return table
         return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
-
-
-def jax_initial(name: str, value, rng):
-    """A parameter's initial value in the original JAX code: Xavier's for linear maps, zero for head and class token."""
-    layer = name.rpartition(".")[0].rpartition(".")[2]
-    if name.startswith("head.") or name in ("cls_token", "patch_embed.proj.bias"):
-        return zeros(value.shape, rng=rng)
-    if name == "patch_embed.proj.weight":
-        return trunc_normal(value.shape, std=math.prod(value.shape[1:]) ** -0.5, rng=rng)  # LeCun's: 1/√fan_in
-    if layer == "qkv" and value.ndim == 2:  # three maps in one matrix, each of its own width
-        return np.concatenate([xavier_uniform(part.shape, rng=rng) for part in np.split(value, 3)])
-    if layer in ("fc1", "fc2", "proj") and value.ndim == 2:
-        return xavier_uniform(value.shape, rng=rng)
-    if layer in ("fc1", "fc2"):
-        return normal(value.shape, std=1e-6, rng=rng)
-    return value
 
 
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------

@@ -24,9 +24,7 @@ class Attention(Module):
 
     def __init__(self, dim, num_heads, *, head_dim=None, qkv_bias=True, proj_bias=True, attn_drop=0.0,
                  proj_drop=0.0, rng):  # fmt: skip
-        if head_dim is None and dim % num_heads:
-            raise ValueError(f"num_heads: {num_heads} heads cannot share a width of {dim} evenly")
-        self.num_heads, self.head_dim = num_heads, head_dim or dim // num_heads
+        self.num_heads, self.head_dim = num_heads, head_dim or head_width(dim, num_heads)
         inner = self.num_heads * self.head_dim
         self.qkv = Linear(dim, 3 * inner, bias=qkv_bias, rng=rng)
         self.proj = Linear(inner, dim, bias=proj_bias, rng=rng)
@@ -47,6 +45,16 @@ class Attention(Module):
             return None
         B, N, _ = qkv.shape
         return keep_mask(self.rng, (B, self.num_heads, N, N), self.attn_drop, qkv)
+
+
+def head_width(dim: int, num_heads: int) -> int:
+    """A head's share of the channels. Raises ValueError if it is not a whole number, and says which heads would do."""
+    if num_heads < 1 or dim % num_heads:
+        whole = [h for h in range(1, dim + 1) if dim % h == 0]
+        near = [h for h in whole if h < num_heads][-1:] + [h for h in whole if h > num_heads][:1]
+        raise ValueError(f"num_heads: {num_heads} heads cannot share a width of {dim} evenly; "
+                         f"{' or '.join(map(str, near))} can")  # fmt: skip
+    return dim // num_heads
 
 
 class RelativeAttention(Attention):

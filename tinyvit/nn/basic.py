@@ -110,13 +110,14 @@ def layer_scale(dim: int, init: float, *, rng) -> Parameter:
 
 
 class Mlp(Module):
-    """Two linear layers with GELU between: ``fc2(gelu(fc1(x)))``.   (..., D) -> (..., D)"""
+    """Two linear layers with GELU (or ``act``) between: ``fc2(gelu(fc1(x)))``.   (..., D) -> (..., D)"""
 
-    def __init__(self, dim: int, hidden: int, *, drop: float = 0.0, rng):
+    def __init__(self, dim: int, hidden: int, *, act=gelu, drop: float = 0.0, rng):
         self.fc1 = Linear(dim, hidden, rng=rng)
         self.drop1 = Dropout(drop)
         self.fc2 = Linear(hidden, dim, rng=rng)
         self.drop2 = Dropout(drop)
+        self.act = act
 
     def forward(self, x):
-        return self.drop2(self.fc2(self.drop1(gelu(self.fc1(x)))))
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))

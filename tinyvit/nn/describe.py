@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinyvit.autodiff.cost import MacCounter
 from tinyvit.autodiff.watch import Listener, listening, no_grad
 from tinyvit.blueprint import Blueprint
-from tinyvit.nn.module import Module
+from tinyvit.nn.module import Module, swapped
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def measure(model: Module, shape: tuple | None = None) -> list[Row]:
     """A Row for the model (named "") and every module that runs on its example inputs, or an array of ``shape``."""
     counter, shapes = MacCounter(), _Shapes()
     inputs = example_inputs(model) if shape is None else (Blueprint(shape),)
-    with no_grad(), listening(counter), listening(shapes):
+    blueprints = {name: Blueprint(value.shape, value.dtype) for name, value in model.named_state()}
+    with no_grad(), swapped(model, blueprints), listening(counter), listening(shapes):
         model(*inputs)
     modules = {id(module): (name, module) for name, module in reversed(list(model.named_modules()))}
     return [

@@ -12,7 +12,7 @@ from tinyvit.equations.resize import resize
 from tinyvit.nn.basic import Conv2d
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.module import Module, Parameter
-from tinyvit.primitives.shape import concatenate, reshape, zeros_like
+from tinyvit.primitives.shape import concatenate, reshape, transpose, zeros_like
 
 
 class PatchEmbed(Module):
@@ -31,6 +31,14 @@ class PatchEmbed(Module):
         patches = self.proj(images)
         B, h, w, D = patches.shape
         return reshape(patches, shape=(B, h * w, D))
+
+
+def patchify(images, patch_size: int):
+    """Images cut into patches, each flattened as (row, column, channel).   (B, H, W, C) -> (B, HW/P², P²C)"""
+    B, H, W, C = images.shape
+    h, w = grid_of((H, W), patch_size)
+    cut = reshape(images, shape=(B, h, patch_size, w, patch_size, C))
+    return reshape(transpose(cut, axes=(0, 1, 3, 2, 4, 5)), shape=(B, h * w, patch_size * patch_size * C))
 
 
 def check_images(images, channels: int, size: tuple[int, int] | None = None) -> None:
@@ -59,7 +67,10 @@ def check_images(images, channels: int, size: tuple[int, int] | None = None) -> 
 def grid_of(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     """Rows and columns of patches. Raises ValueError where the image is not a whole number of them."""
     if any(n % patch_size for n in img_size):
-        raise ValueError(f"img_size: {img_size} is not a whole number of patches of {patch_size}")
+        below = tuple(max(n // patch_size, 1) * patch_size for n in img_size)
+        above = tuple(-(-n // patch_size) * patch_size for n in img_size)
+        near = " or ".join(dict.fromkeys(map(str, (below, above))))
+        raise ValueError(f"img_size: {img_size} is not a whole number of patches of {patch_size}; the nearest: {near}")
     return img_size[0] // patch_size, img_size[1] // patch_size
 
 

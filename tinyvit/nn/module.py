@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import run_module
-from tinyvit.backend import to_device
+from tinyvit.backend import like, on_device, to_device
 from tinyvit.blueprint import Blueprint
 
 
@@ -112,7 +112,7 @@ class Module:
 
         A blueprint has no precision yet and takes the state's, float32 at least. Raises StateError naming *every*
         missing, unexpected, mis-shaped and mis-typed array (the last two only, if not strict); then nothing has been
-        changed.
+        changed. The copies are made where the model is; a device's arrays for a model on the host are a TypeError.
         """
         own = dict(self.named_state())
         missing = [name for name in own if name not in state]
@@ -122,11 +122,8 @@ class Module:
         mistyped = [(n, state[n].dtype, own[n].dtype) for n in met if not _castable(state[n].dtype, own[n].dtype)]
         if misshaped or mistyped or (strict and (missing or unexpected)):
             raise StateError(missing, unexpected, misshaped, mistyped, strangers=not met)
-        for name in met:
-            dtype = own[name].dtype
-            if isinstance(own[name].data, Blueprint):
-                dtype = np.result_type(dtype, state[name].dtype)
-            own[name].data = state[name].astype(dtype, copy=True)
+        for name, array in {name: _taken(state[name], own[name].data) for name in met}.items():
+            own[name].data = array
 
     # mode, precision, place ---------------------------------------------------------------
 
@@ -157,6 +154,16 @@ class Module:
     def to(self, device: str):
         """Move every parameter and buffer to ``"cpu"`` (NumPy) or ``"cuda"`` (CuPy). Returns the model."""
         return self._convert(lambda x: to_device(x, device))
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the model's numbers, if it has any, are on a device."""
+        _, first = next(self.named_state(), ("", None))
+        return first is not None and on_device(first.data)
+
+    def bring(self, x):
+        """A NumPy array moved to the device that the model is on; with a model on the host, ``x`` itself."""
+        return like(x, next(self.named_state())[1].data) if isinstance(x, np.ndarray) and self.on_device else x
 
     def _convert(self, change):
         for _, value in self.named_state():
@@ -221,6 +228,13 @@ def _members(name: str, value) -> Iterator[tuple[str, object]]:
         return
     for key, member in value.items():
         yield from _members(f"{name}.{key}", member)
+
+
+def _taken(given, own):
+    """A copy of ``given`` in the precision of ``own`` and where that is; a blueprint has no place yet."""
+    if isinstance(own, Blueprint):
+        return given.astype(np.result_type(own.dtype, given.dtype), copy=True)
+    return like(given.astype(own.dtype, copy=True), own)
 
 
 def _castable(given, own) -> bool:

@@ -14,9 +14,14 @@ from tinyvit.backend import like
 from tinyvit.nn.module import Module
 
 
+def source(rng: np.random.Generator) -> np.random.Generator:
+    """The generator to draw from: a micro-batch's own if one is running (see ``train.threaded``), else ``rng``."""
+    return watch().noise or rng
+
+
 def keep_mask(rng: np.random.Generator, shape, rate: float, x):
     """Zeros with probability ``rate``, else 1/(1 - rate): the mean stays 1. In x's library and precision."""
-    kept = (watch().noise or rng).random(shape) >= rate
+    kept = source(rng).random(shape) >= rate
     return like((kept / (1 - rate)).astype(np.real(raw(x)).dtype), raw(x))
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tinyvit.autodiff.op import constant, primitive
-from tinyvit.backend import like
+from tinyvit.backend import add_at, like, zeros
 
 
 @primitive
@@ -71,11 +71,11 @@ def _(g, out, x, *, index):
 @primitive
 def scatter(x, *, index, shape):
     """Zeros of ``shape`` into which ``x`` is added at ``index``; places named twice get both."""
-    out = np.zeros_like(x, shape=shape)
+    out = zeros(shape, x)
     if _is_basic(index):
         out[index] = x
     else:
-        np.add.at(out, _beside(index, x), x)
+        add_at(out, _beside(index, x), x)
     return out
 
 
@@ -111,10 +111,10 @@ def _(g, out, x, indices, *, axis):
 @primitive
 def put_along_axis(x, indices, *, axis, shape):
     """Zeros of ``shape`` into which ``x`` is added at ``indices`` along ``axis``."""
-    out = np.zeros_like(x, shape=shape)
+    out = zeros(shape, x)
     places = [like(i, x) for i in np.ix_(*map(range, shape))]  # these and the indices broadcast to x's shape
     places[axis] = indices
-    np.add.at(out, tuple(places), x)
+    add_at(out, tuple(places), x)
     return out
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import reuse_memory, side_by_side
+from tinyvit.machine import reuse_memory, side_by_side, useful_workers
 from tinyvit.nn.module import Module
-from tinyvit.train.objective import Gradient, global_norm, useful_workers
+from tinyvit.train.objective import Gradient, fair_chunk, global_norm
 from tinyvit.train.schedule import Schedule
 
 
@@ -53,7 +53,7 @@ def training(
 ) -> Iterator[Step]:
     """Train on every batch, yielding after each update. The model is in evaluation mode at the yield and after.
 
-    batches   pairs (images, labels); if it has a length, the progress bar knows the end
+    batches   pairs (images, labels), on the host or where the model is; a length tells the progress bar the end
     rng       the source of the model's noise (dropout, stochastic depth)
     progress  a name to show a progress bar under, on stderr; None for none
 
@@ -80,15 +80,16 @@ def training(
 def predict(model: Module, images, *, chunk: int = 16, workers: int | None = None):
     """The model's outputs for images, as one array; nothing is recorded.   (N, H, W, C) -> (N, …)
 
-    The images are cut into parts of ``chunk`` that run side by side on ``workers`` threads (see ``threaded``); a model
-    in training mode is not cut. Put it in evaluation mode for outputs without noise.
+    The images are cut into parts of ``chunk`` that run side by side on ``workers`` threads (see ``threaded``), but not
+    for a model in training mode or on a device. Put it in evaluation mode for outputs without noise. Images on the host
+    are moved to where the model is; the outputs stay there.
     """
-    threads = 1 if model.training else workers or useful_workers(model)
-    size = len(images) if model.training or threads == 1 else chunk
+    threads = 1 if model.training or model.on_device else workers or useful_workers(model.num_parameters())
+    size = len(images) if threads == 1 else fair_chunk(chunk, len(images), threads)
 
     def forward(start):
         with no_grad():
-            return raw(model(images[start : start + size]))
+            return raw(model(model.bring(images[start : start + size])))
 
     return np.concatenate(side_by_side(forward, range(0, max(len(images), 1), max(size, 1)), threads))
 
@@ -99,9 +100,9 @@ def evaluate(model: Module, dataset: tuple, *, batch_size: int = 256) -> Score:
     total_loss = total_right = 0.0
     for at in range(0, len(labels), batch_size):
         part = slice(at, at + batch_size)
-        logits = predict(model, images[part])
-        total_loss += float(cross_entropy(logits, labels[part], reduction="sum"))
-        total_right += int(np.sum(np.argmax(logits, axis=-1) == labels[part]))
+        logits, truth = predict(model, images[part]), model.bring(labels[part])
+        total_loss += cross_entropy(logits, truth, reduction="sum").item()
+        total_right += np.sum(np.argmax(logits, axis=-1) == truth).item()
     return Score(total_loss / len(labels), total_right / len(labels))
 
 

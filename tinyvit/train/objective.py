@@ -15,8 +15,9 @@ import numpy as np
 from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.autodiff.watch import watching
+from tinyvit.backend import to_numpy
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import cores, side_by_side
+from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module
 
 Objective = Callable[[Module, tuple], Tensor]
@@ -37,10 +38,14 @@ def classification(*, smoothing: float = 0.0) -> Objective:
 
 
 def gradient_of(objective: Objective) -> Gradient:
-    """The loss and its derivative in every parameter of the model. The graph is gone when it returns."""
+    """The loss and its derivative in every parameter of the model. The graph is gone when it returns.
+
+    For a model on a device, the arrays of a batch that are on the host are moved there.
+    """
 
     def gradient(model, batch):
         named = dict(model.named_parameters())
+        batch = tuple(map(model.bring, batch)) if model.on_device else batch
         loss = objective(model, batch)
         return loss.item(), dict(zip(named, gradients(loss, named.values()), strict=True))
 
@@ -60,7 +65,7 @@ def clipped(gradient: Gradient, *, norm: float) -> Gradient:
     return gradient_clipped
 
 
-def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 16) -> Gradient:
+def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) -> Gradient:
     """The same gradient, its batch cut into micro-batches of ``chunk`` samples that run on ``workers`` Python threads.
 
     Each worker adds up its own micro-batches, and the workers are added in a fixed order, so the same number of workers
@@ -68,17 +73,19 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 16)
     objective must be a mean over the samples.
 
     workers  the cores there are, unless given; one for a model so small that threads would wait for each other
-    A model in which samples meet (BatchNorm in training) is not cut: the same function first, speed second.
+    A model in which samples meet (BatchNorm in training) is not cut: the same function first, speed second. Nor is one
+    on a device, which is parallel by itself.
     """
     if (workers is not None and workers < 1) or chunk < 1:
         raise ValueError(f"workers and chunk: expected at least 1, got {workers} and {chunk}")
 
     def gradient_threaded(model, batch):
-        total, threads = len(batch[0]), workers or useful_workers(model)
+        total, threads = len(batch[0]), workers or useful_workers(model.num_parameters())
         mixes = model.training and any(module.mixes_batch for _, module in model.named_modules())
-        if mixes or total <= chunk:
+        size = fair_chunk(chunk, total, threads)
+        if mixes or model.on_device or total <= size:
             return gradient(model, batch)
-        cuts = [slice(i, i + chunk) for i in range(0, total, chunk)]
+        cuts = [slice(i, i + size) for i in range(0, total, size)]
         noise = model.rng.spawn(len(cuts)) if model.training else [None] * len(cuts)
         parts = [(tuple(a[cut] for a in batch), rng) for cut, rng in zip(cuts, noise, strict=True)]
 
@@ -90,12 +97,9 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 16)
     return gradient_threaded
 
 
-SMALL_MODEL = 250_000  # parameters; below, an op of a micro-batch is shorter than the threads' waiting for each other
-
-
-def useful_workers(model: Module) -> int:
-    """How many threads to cut a batch over: the cores there are, or one for a small model."""
-    return cores() if model.num_parameters() >= SMALL_MODEL else 1
+def fair_chunk(chunk: int, total: int, workers: int) -> int:
+    """Samples of a micro-batch: ``chunk``, or fewer where some of the workers would get none."""
+    return min(chunk, -(-total // workers))
 
 
 def _weighted(gradient: Gradient, model, part, rng, total: int):
@@ -103,7 +107,9 @@ def _weighted(gradient: Gradient, model, part, rng, total: int):
     share = len(part[0]) / total
     with watching(noise=rng):
         loss, g = gradient(model, part)
-    return loss * share, {name: array * share for name, array in g.items()}
+    for array in g.values():
+        array *= share
+    return loss * share, g
 
 
 def _summed(results):
@@ -119,4 +125,4 @@ def _summed(results):
 
 def global_norm(arrays: dict[str, np.ndarray]) -> float:
     """The Euclidean norm of all arrays as one vector."""
-    return math.sqrt(sum(float(np.sum(a * a)) for a in arrays.values()))
+    return math.sqrt(to_numpy(sum(np.sum(a * a).astype(np.float64) for a in arrays.values())))  # to the host once

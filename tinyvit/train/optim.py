@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyvit.nn.module import Module
 
-TOKENS_AND_POSITIONS = {"cls_token", "dist_token", "pos_embed", "relative_pos"}
+TOKENS_AND_POSITIONS = {"cls_token", "dist_token", "mask_token", "pos_embed", "relative_pos"}
 
 
 def decays(name: str, array: np.ndarray) -> bool:
