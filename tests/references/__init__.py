@@ -7,13 +7,14 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import deepvit, deit, mixer, resnet, simple_vit, swin, vit, volo
+from references import cait, deepvit, deit, mixer, resnet, simple_vit, swin, vit, volo
 from references.reference import Reference
 
 PAPERS = (
     vit,
     deit,
     deepvit,
+    cait,
     simple_vit,
     resnet,
     mixer,

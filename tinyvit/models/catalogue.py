@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import deepvit, deit, mixer, resnet, simple_vit, swin, vit, volo
+from tinyvit.models import cait, deepvit, deit, mixer, resnet, simple_vit, swin, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
@@ -15,6 +15,7 @@ PAPERS = (
     vit,
     deit,
     deepvit,
+    cait,
     simple_vit,
     resnet,
     mixer,
