@@ -7,7 +7,7 @@ import pytest
 from reference import variants
 
 from tinyvit import cli
-from tinyvit.models.catalogue import PAPERS, counted
+from tinyvit.models.catalogue import PAPERS, counted, create_model
 from tinyvit.models.ledger import counts, differences, ledger, verdict
 from tinyvit.models.slides import FIGURES
 

@@ -7,13 +7,14 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import bert, ceit, deepvit, deit, igpt, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from references import bert, cait, ceit, deepvit, deit, igpt, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
 PAPERS = (
     vit,
     deit,
     deepvit,
+    cait,
     simple_vit,
     resnet,
     mixer,

@@ -259,6 +259,7 @@ def test_a_small_model_stays_on_one_thread():
         ("vit_digits", 12, 0.90),
         ("resnet_digits", 5, 0.96),
         ("deepvit_digits", 15, 0.90),
+        ("cait_digits", 15, 0.90),
         ("mixer_digits", 12, 0.92),
         ("swin_digits", 12, 0.93),
         ("volo_digits", 8, 0.92),

@@ -145,12 +145,22 @@ def additive(bias, scores):
     return np.where(like(mask, scores), number(0), number(-math.inf))
 
 
-def split_heads(qkv, num_heads: int):
-    """Queries, keys and values of every head, (3, B, h, N, d), from one projection (B, N, 3·h·d)."""
-    if len(qkv.shape) != 3 or qkv.shape[2] % (3 * num_heads):
-        raise ValueError(f"qkv: expected shape (B, N, 3·{num_heads}·d) for {num_heads} heads, got {qkv.shape}")
+def split_heads(qkv, num_heads: int, parts: int = 3):
+    """Queries, keys and values of every head, (3, B, h, N, d), from one projection (B, N, 3·h·d); or fewer parts."""
+    if len(qkv.shape) != 3 or qkv.shape[2] % (parts * num_heads):
+        raise ValueError(f"qkv: expected shape (B, N, {parts}·{num_heads}·d) for {num_heads} heads, got {qkv.shape}")
     B, N, width = qkv.shape
-    return transpose(reshape(qkv, shape=(B, N, 3, num_heads, width // (3 * num_heads))), axes=(2, 0, 3, 1, 4))
+    return transpose(reshape(qkv, shape=(B, N, parts, num_heads, width // (parts * num_heads))), axes=(2, 0, 3, 1, 4))
+
+
+def heads_last(maps):
+    """Maps of all heads as one map with a channel per head.   (B, h, N, M) -> (B, N, M, h)"""
+    return transpose(maps, axes=(0, 2, 3, 1))
+
+
+def heads_first(maps):
+    """The maps of all heads, one after the other.   (B, N, M, h) -> (B, h, N, M)"""
+    return transpose(maps, axes=(0, 3, 1, 2))
 
 
 def by_head(y, num_heads: int):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyvit.models import (
     bert,
+    cait,
     ceit,
     deepvit,
     deit,
@@ -30,6 +31,7 @@ PAPERS = (
     vit,
     deit,
     deepvit,
+    cait,
     simple_vit,
     resnet,
     mixer,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from tinyvit.autodiff.watch import tap
 from tinyvit.equations.activation import softmax
-from tinyvit.equations.attention import attention_scores, merge_heads, split_heads
+from tinyvit.equations.attention import attention_scores, heads_first, heads_last, merge_heads, split_heads
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.models.vit import ViT, ViTConfig
 from tinyvit.nn.attention import Attention, Block
@@ -24,7 +24,7 @@ from tinyvit.nn.basic import BatchNorm, Conv2d
 from tinyvit.nn.embed import check_images, grid_of
 from tinyvit.nn.module import Module
 from tinyvit.primitives.elementwise import relu
-from tinyvit.primitives.shape import reshape, transpose
+from tinyvit.primitives.shape import reshape
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class ReAttention(Attention):
         q, k, v = split_heads(qkv, self.num_heads)
         weights = tap("weights", softmax(attention_scores(q, k)))  # A = softmax(QKᵀ/√d), (B, h, N, N)
         keep = self.kept(qkv)
-        maps = transpose(weights if keep is None else weights * keep, axes=(0, 2, 3, 1))  # heads are channels
-        maps = self.var_norm(self.reatten_matrix(maps)) * self.reatten_scale  # Norm(ΘᵀA)
-        return self.proj_drop(self.proj(merge_heads(transpose(maps, axes=(0, 3, 1, 2)) @ v)))
+        kept = weights if keep is None else weights * keep
+        mixed = heads_first(self.var_norm(self.reatten_matrix(heads_last(kept))))  # Norm(ΘᵀA)
+        return self.proj_drop(self.proj(merge_heads(mixed * self.reatten_scale @ v)))
 
 
 class DeepBlock(Block):

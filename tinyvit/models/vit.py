@@ -10,11 +10,8 @@ Parameters have timm's names and shapes, so its weights load unchanged; the orig
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
-
-import numpy as np
 
 from tinyvit.equations.resize import resize
 from tinyvit.models import vit_jax
@@ -27,9 +24,10 @@ from tinyvit.nn.embed import (
     PatchEmbed,
     SinCosPositions2d,
     beside,
+    fit_tables,
     grid_of,
     one_for_each,
-    resample_positions,
+    resample_square,
 )
 from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
@@ -207,23 +205,14 @@ class ViT(Module):
         A square grid is assumed of the state. Tables that fit already, or cannot be fitted, come back as they are.
         Raises ValueError for an unknown method.
         """
-        if method not in RESAMPLING:
-            raise ValueError(f"positions: expected one of {sorted(RESAMPLING)}, got {method!r}")
         own = {name: value.shape for name, value in self.named_state() if name.split(".")[0] == "pos_embed"}
-        odd = [name for name in own if name in state and state[name].shape != own[name]]
-        return {**state, **{name: self.resampled(state[name], own[name], method) for name in odd}}
+        return fit_tables(state, own, self.resampled, method)
 
     def resampled(self, table, shape, method: str):
-        """One position table resampled to ``shape``; as it is where that is not a question of resolution."""
-        if table.ndim != 3 or table.shape[2] != shape[2] or not table.size:
-            return table
-        exact = table.astype(np.result_type(table.dtype, np.float32))
+        """One position table resampled to ``shape``."""
         if self.config.pos_embed == "learn2d":  # a line of columns, or of rows: an image one pixel wide
-            return resize(exact[None], size=shape[:2], **RESAMPLING[method])[0]
-        side = math.isqrt(max(table.shape[1] - self.prefix, 0))
-        if not side or table.shape[1] != self.prefix + side * side:
-            return table
-        return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
+            return resize(table[None], size=shape[:2], **RESAMPLING[method])[0]
+        return resample_square(table, self.patch_embed.grid, prefix=self.prefix, method=method)
 
 
 class PreLogits(Module):
