@@ -26,7 +26,7 @@ from tinyvit.nn.describe import input_shape
 from tinyvit.train import AdamW, constant, evaluate, gradient_of, predict, threaded, training
 
 # Those that are given images: the checks make their own. Models of tokens are built of the same layers and operators.
-SMALL = sorted(name for paper in PAPERS for name in paper.SMALL if not hasattr(paper.MODEL, "example_inputs"))
+SMALL = sorted(name for paper in PAPERS for name in paper.SMALL if not hasattr(create_model(name), "example_inputs"))
 NOISE = {"drop_rate": 0.1, "attn_drop_rate": 0.1, "drop_path_rate": 0.2}
 
 

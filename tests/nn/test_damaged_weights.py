@@ -375,13 +375,11 @@ def test_the_longest_headers_take_little_memory(case, tmp_path):
     assert len(text) <= HEADER_LIMIT
     (tmp_path / "m").write_bytes(struct.pack("<Q", len(text)) + text)
     tracemalloc.start()
-    start = time.process_time()
     with pytest.raises(WeightFileError):
         read_weights(tmp_path / "m")
-    peak, seconds = tracemalloc.get_traced_memory()[1], time.process_time() - start
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < MOST_BYTES, f"{peak / 1e6:.1f} MB"
-    assert seconds < MOST_SECONDS
 
 
 def test_a_file_that_shrinks_while_it_is_read_changes_nothing(rng, tmp_path):

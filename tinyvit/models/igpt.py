@@ -12,6 +12,7 @@ Parameters have the names and shapes of the transformers package, biases include
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,6 +157,11 @@ class ImageGPT(Module):
 
     def example_inputs(self, batch: int = 1) -> tuple:
         return (Blueprint((batch, self.config.n_positions), np.int64),)
+
+    @property
+    def img_size(self) -> int:
+        """The side of the square whose pixels, in raster order, are the sequence."""
+        return math.isqrt(self.config.n_positions)
 
     def sample(self, rng: np.random.Generator, begun: np.ndarray, temperature: float = 1.0) -> np.ndarray:
         """Finish images, pixel after pixel in raster order.   begun (B, n), n from 0 -> (B, n_positions)"""

@@ -23,8 +23,9 @@ def count(name: str) -> dict:
 
 def resolution(model) -> list[int]:
     """[H, W] of the images a model takes; a text of N tokens is [1, N]."""
-    if hasattr(model.config, "img_size"):
-        return list(pair(model.config.img_size))
+    size = getattr(model, "img_size", None) or getattr(model.config, "img_size", None)
+    if size is not None:
+        return list(pair(size))
     return [1, example_inputs(model)[0].shape[1]]
 
 
