@@ -103,7 +103,7 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     inner = {k: named(k) for k in part(z, "mid") if k not in rules}
     with capture(model, *inner.values()) as seen:
         outputs = model(reference.takes(x))
-    outputs = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+    outputs = [reference.gives(y) for y in (outputs if isinstance(outputs, tuple | list) else [outputs])]
     parameters = dict(model.named_parameters())
     leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))

@@ -7,7 +7,7 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from references import ceit, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
 PAPERS = (
@@ -19,5 +19,6 @@ PAPERS = (
     volo,
     ceit,
     t2t_vit,
+    sasa,
 )
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

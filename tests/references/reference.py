@@ -18,6 +18,7 @@ class Reference:
     names      patterns of their parameter and module names -> ours
     computed   patterns of inner values that are no module's output -> how our model and the match give them
     takes      what makes our input of theirs; images become channels-last
+    gives      what makes their outputs of ours
     maps_last  a pattern of the inner maps that are channels-last in the reference too
     layouts    inner values whose axes are in another order than ours -> how to put ours in theirs
     """
@@ -30,5 +31,6 @@ class Reference:
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
     takes: Callable = last
+    gives: Callable = lambda y: y
     maps_last: str = r"(?!)"
     layouts: dict = field(default_factory=dict)

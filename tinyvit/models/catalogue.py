@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import ceit, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from tinyvit.models import ceit, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
@@ -20,6 +20,7 @@ PAPERS = (
     volo,
     ceit,
     t2t_vit,
+    sasa,
 )
 
 
@@ -65,7 +66,7 @@ def counted() -> dict:
     """Name of a counted row -> its paper's module and config: published variants, and what is counted beside them."""
     rows = {}
     for paper in PAPERS:
-        rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values()}
+        rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values() if row.counted_as}
         rows |= {name: (paper, config) for name, config in paper.ALSO_COUNTED.items()}
     return rows
 

@@ -27,13 +27,14 @@ from tinyvit.nn.embed import (
     SinCosPositions2d,
     beside,
     grid_of,
+    one_for_each,
     resample_positions,
 )
 from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
-from tinyvit.primitives.shape import concatenate, zeros_like
+from tinyvit.primitives.shape import concatenate
 
 POSITIONS = ("learn", "learn2d", "relative", "sincos", "none")
 PLACES = ("stem", "every_layer", "every_layer_shared")
@@ -125,8 +126,7 @@ class ViT(Module):
     def assembled(self, z):
         """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, 1 + N, D)"""
         if self.config.class_token:
-            one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
-            z = concatenate(self.cls_token + one_each, z, axis=1)
+            z = concatenate(one_for_each(self.cls_token, z), z, axis=1)
         if self.config.pos_embed_at == "stem" and self.pos_embed is not None:
             z = z + self.table(self.pos_embed, z)
         return self.pos_drop(z)

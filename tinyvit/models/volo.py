@@ -27,12 +27,12 @@ from tinyvit.equations.resize import resize
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Attention, Block, drop_path_rates, head_width
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, ReLU
-from tinyvit.nn.embed import RESAMPLING, check_images
+from tinyvit.nn.embed import RESAMPLING, check_images, one_for_each
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
 from tinyvit.nn.noise import Dropout, keep_mask, probability
 from tinyvit.primitives.reduce import max, mean
-from tinyvit.primitives.shape import concatenate, reshape, transpose, zeros_like
+from tinyvit.primitives.shape import concatenate, reshape, transpose
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ class VOLO(Module):
         """The class token and the last stage's places, normed.   (B, H, W, C) -> (B, 1 + N, D)"""
         x = self.stages(images)[-1]
         B, h, w, D = x.shape
-        one_each = zeros_like(x, shape=(B, 1, D))
-        z = concatenate(self.cls_token + one_each, reshape(x, shape=(B, h * w, D)), axis=1)
+        z = reshape(x, shape=(B, h * w, D))
+        z = concatenate(one_for_each(self.cls_token, z), z, axis=1)
         for block in self.post_network:
             z = block(z)
         return self.norm(z)

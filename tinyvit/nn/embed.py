@@ -74,6 +74,11 @@ def grid_of(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     return img_size[0] // patch_size, img_size[1] // patch_size
 
 
+def one_for_each(token, z):
+    """A learned token (1, 1, D), once for every image of the tokens z (B, N, D).   -> (B, 1, D)"""
+    return token + zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
+
+
 # positions ---------------------------------------------------------------------------------
 
 
