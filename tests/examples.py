@@ -325,8 +325,12 @@ EXAMPLES = {
     "soft_distillation": [
         call(normal(4, 5), normal(4, 5), classes(5, 4)),
         call(normal(4, 5), normal(4, 5), shares(4, 5), tau=1.0, lam=0.5, reduction="elements"),
+        call(normal(4, 5), normal(4, 5), classes(5, 4), normal(4, 5)),
     ],
-    "hard_distillation": [call(normal(4, 5), apart(4, 5), classes(5, 4))],
+    "hard_distillation": [
+        call(normal(4, 5), apart(4, 5), classes(5, 4)),
+        call(normal(4, 5), apart(4, 5), shares(4, 5), normal(4, 5), lam=0.3),
+    ],
     "bce_with_logits": [call(spread(2, 3, 5), signs(2, 3, 5)), call(normal(4), shares(4), reduction="none")],
     "sigmoid_focal": [
         call(normal(2, 3, 5), signs(2, 3, 5)),
@@ -638,8 +642,10 @@ REFUSED = {
         refused(ValueError, "(2, 5) and (2, 4)", normal(2, 5), normal(2, 4), classes(5, 2)),
         refused(ValueError, "0 … 4", normal(2, 5), normal(2, 5), np.array([0, 5])),
         refused(ValueError, "reduction", normal(2, 5), normal(2, 5), classes(5, 2), reduction="average"),
+        refused(ValueError, "(2, 4) and (2, 5)", normal(2, 5), normal(2, 5), classes(5, 2), normal(2, 4)),
     ],
     "hard_distillation": [
+        refused(ValueError, "0 … 3", normal(2, 5), np.eye(5)[[4, 0]], classes(5, 2), normal(2, 4)),
         refused(ValueError, "expected classes of shape (2,)", normal(2, 5), normal(3, 5), classes(5, 2)),
         refused(ValueError, "0 … 4", normal(2, 5), normal(2, 5), np.array([0, 5])),
         refused(TypeError, "argument", normal(2, 5), normal(2, 5)),

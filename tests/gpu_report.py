@@ -160,7 +160,8 @@ def torchs(place: str, batch: int, seconds: float) -> dict:
     """The step of PyTorch, eager; without TF32, which CuPy's products do not use either."""
     import torch
     import torch.nn.functional as F
-    from tinyvit.bench.torch_vit import adamw, vit
+
+    from tinyvit.bench.torch_peer import adamw, vit
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     model, images, labels = model_and_data(batch)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))  # references/ lies beside this file, wherever it is run from
-from references import MODELS
+from references import MODELS, vit_pytorch
 from references.operators import (
     IN_FLOAT32,
     OPERATORS,
@@ -32,8 +32,10 @@ from references.operators import (
     running_statistics,
 )
 
-from tinyvit import Tensor, capture, gradients, nms
+from tinyvit import Module, Tensor, capture, gradients, nms
 from tinyvit.models import mpp
+from tinyvit.models.transformer import sincos_1d
+from tinyvit.train import distilled_from
 
 TOLERANCE = 1e-9
 
@@ -49,8 +51,8 @@ class Replayed:
         self.errors: dict[str, float] = {}
         self.not_built: list[str] = []
 
-    def compare(self, key: str, ours, theirs, digits: int | None = None) -> None:
-        """Note the largest difference, relative to the largest number of the reference.
+    def compare(self, key: str, ours, theirs, digits: int | None = None, scale: float = 1e-300) -> None:
+        """Note the largest difference, relative to the reference's largest number, or to ``scale`` if that is larger.
 
         digits: how many the reference itself has, if it was computed in single precision; smaller differences are none.
         """
@@ -59,7 +61,7 @@ class Replayed:
             raise ValueError(f"{key}: our shape is {ours.shape}, the reference's {theirs.shape}")
         if not theirs.size:
             return
-        error = np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), 1e-300)
+        error = np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), scale)
         if digits is not None and error < 10.0**-digits:
             error = 0.0
         self.errors[key] = float(error) if np.isfinite(error) else np.inf
@@ -81,8 +83,9 @@ def replay(path) -> Replayed:
     kind = meta["name"].split("-", 1)[1] if "-" in meta["name"] else meta["name"]
     if kind in OPERATORS:
         return replay_operators(z, meta, OPERATORS[kind])
-    if kind in OTHER_LAYOUTS:
-        return OTHER_LAYOUTS[kind](z, meta)
+    for pattern, function in OTHER_LAYOUTS.items():
+        if re.fullmatch(pattern, kind):
+            return function(z, meta)
     if "state/" in "".join(z):
         return replay_model(z, meta)
     raise NotBuilt(f"{meta['name']} ({meta['source']})")
@@ -98,12 +101,16 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
-    x = Tensor(z["input/x"], requires_grad=True)
+    others = part(z, "input")
+    x = others.pop("x")
+    x = Tensor(x, requires_grad=True) if x.dtype.kind == "f" else x  # whole numbers, tokens, have no derivative
     rules = {k: rule for k in part(z, "mid") if (rule := matching(k, reference.computed))}
     inner = {k: named(k) for k in part(z, "mid") if k not in rules}
-    with capture(model, *inner.values()) as seen:
-        outputs = model(reference.takes(x))
-    outputs = [reference.gives(y) for y in (outputs if isinstance(outputs, tuple | list) else [outputs])]
+    with capture(model, *inner.values(), *reference.outputs.values()) as seen:
+        returned = model(reference.takes(x), **others)
+    returned = iter(returned if isinstance(returned, tuple | list) else [returned])
+    outputs = [seen[reference.outputs[k]] if k in reference.outputs else next(returned) for k in part(z, "output")]
+    outputs = [reference.gives(y) for y in outputs]
     parameters = dict(model.named_parameters())
     leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))
@@ -120,8 +127,9 @@ def replay_model(z: dict, meta: dict) -> Replayed:
             value = in_their_layout(seen[inner[name]], inner[name], re.fullmatch(reference.maps_last, name))
         value = reference.layouts.get(name, lambda x: x)(value)
         result.compare(f"mid/{name}", value, theirs)
-    for name, g in zip(leaves, derivatives, strict=True):
-        result.compare(f"grad/{name}", g, z[f"grad/{name}"])
+    largest = max((np.max(np.abs(g)) for g in part(z, "grad").values() if g.size), default=0.0)
+    for name, g in zip(leaves, derivatives, strict=True):  # that of a bias before a norm is nothing but rounding
+        result.compare(f"grad/{name}", g, z[f"grad/{name}"], scale=1e-3 * largest)
     for name, theirs in part(z, "after").items():
         result.compare(f"after/{name}", model.state_dict()[named(name)], theirs)
     loss = sum(float(np.sum(y.data * u)) for y, u in zip(outputs, part(z, "cotangent").values(), strict=True))
@@ -131,13 +139,12 @@ def replay_model(z: dict, meta: dict) -> Replayed:
 
 def build(meta: dict):
     """The reference's entry and our model of the file's configuration, a blueprint waiting for its parameters."""
-    source, config = meta["source"].split()[0], dict(meta["config"])
-    cls = config.pop("cls", "")
+    source, cls = meta["source"].split()[0], meta["config"].get("cls", "")
     reference, what = MODELS.get((source, cls)), cls or meta["name"]
     if reference is None:
         raise NotBuilt(f"{what} of {meta['source']}")
     settings = {}
-    for name, value in (config.pop("kwargs", {}) | config).items():  # what is no argument of theirs stands beside them
+    for name, value in arguments(meta, reference.fixed).items():
         value = reference.values.get(name, lambda v: v)(value)
         settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
     known = {f.name for f in fields(reference.config)}
@@ -148,6 +155,20 @@ def build(meta: dict):
         return reference, reference.model(reference.config(**settings | follow), rng=None)
     except ValueError as error:
         raise NotBuilt(f"{what} of {meta['source']}: {error}") from error
+
+
+def arguments(meta: dict, fixed: dict) -> dict:
+    """The reference's arguments and what its class is given beside them, without those that change nothing here.
+
+    Noise is off in evaluation; what is fixed has the value that we have, or NotBuilt says which it has.
+    """
+    given = {k: v for k, v in meta["config"].items() if k not in ("cls", "kwargs")} | meta["config"].get("kwargs", {})
+    if meta["mode"] == "eval":
+        given = {k: v for k, v in given.items() if not re.fullmatch(r"(\w+_)?drop(out|_path)?(_rate)?", k)}
+    for name in fixed.keys() & given.keys():
+        if (value := given.pop(name)) != fixed[name]:
+            raise NotBuilt(f"{meta['source']}: {name} {value} where ours is {fixed[name]}")
+    return given
 
 
 def in_their_layout(value, name: str, maps_last):
@@ -185,6 +206,8 @@ def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
             replay_case(result, name, part(z, name), function, match, attributes.get("attrs", {}))
         else:
             result.not_built.append(name)
+    for key in [key for key in z if re.fullmatch(r"sincos_1d\w*/table", key)]:
+        result.compare(key, sincos_1d(*z[key].shape), z[key])
     return result
 
 
@@ -243,6 +266,29 @@ def replay_boxes(z: dict, meta: dict) -> Replayed:
     return result
 
 
+def replay_distillation(z: dict, meta: dict) -> Replayed:
+    """A student with a distillation token, its teacher, and our objective between them."""
+    sizes = arguments(meta, fixed={})
+    hard, lam, tau = (sizes.pop(name) for name in ("hard", "alpha", "temperature"))
+    head = {"mlp_layernorm": sizes.pop("mlp_layernorm", False)}
+    both, ours = Module(), lambda name: renamed(name, vit_pytorch.NAMES)
+    both.teacher, both.student = vit_pytorch.TokenLast(**sizes), vit_pytorch.TokenLast(**sizes, **head, distilled=True)
+    both.load_state_dict({ours(k): x for k, x in part(z, "state").items()})
+    x = Tensor(z["input/x"], requires_grad=True)
+    objective = distilled_from(both.teacher, tau=None if hard else tau, lam=lam)
+    with capture(both, "student.head", "student.head_dist", "teacher") as seen:
+        loss = objective(both.student, (last(x), z["input/labels"]))
+    inner = {"student_logits": "student.head", "distill_logits": "student.head_dist", "teacher_logits": "teacher"}
+    values = {"output/loss": loss} | {f"mid/{theirs}": seen[name] for theirs, name in inner.items()}
+    leaves = dict(both.named_parameters()) | {"input": x}
+    result, wanted = Replayed(), part(z, "grad")
+    for key, value in values.items():
+        result.compare(key, value.data, z[key])
+    for k, g in zip(wanted, gradients(loss, [leaves[ours(k)] for k in wanted]), strict=True):
+        result.compare(f"grad/{k}", g, wanted[k])
+    return result
+
+
 def replay_masked_patches(z: dict, meta: dict) -> Replayed:
     """Masked patch prediction: mean colours, their classes, the loss over corrupted patches and its gradient."""
     result, config = Replayed(), meta["config"]
@@ -259,7 +305,12 @@ def replay_masked_patches(z: dict, meta: dict) -> Replayed:
     return result
 
 
-OTHER_LAYOUTS = {"op-posembed": replay_positions, "op-roi": replay_boxes, "vp-mpp-loss": replay_masked_patches}
+OTHER_LAYOUTS = {
+    "op-posembed": replay_positions,
+    "op-roi": replay_boxes,
+    "vp-mpp-loss": replay_masked_patches,
+    "vp-distill.*": replay_distillation,
+}
 
 # command line ------------------------------------------------------------------------------
 

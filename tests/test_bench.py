@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -204,6 +205,15 @@ def test_a_peer_that_is_not_installed_is_named_and_left_out():
     assert "a_library_that_is_not_there" in result.absent["torch"]
     assert "ratio" not in result.row()
     assert run(tiny(torch=absent), peers=False).absent == {}, "who is not asked for is not missing"
+
+
+@pytest.mark.parametrize("workload", [w for w in WORKLOADS if w.peers], ids=lambda w: w.name)
+def test_without_pytorch_every_workload_leaves_it_out(workload, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # import torch raises ImportError
+    monkeypatch.delitem(sys.modules, "tinyvit.bench.torch_peer", raising=False)
+    monkeypatch.delattr(package, "torch_peer", raising=False)
+    result = run(replace(small(workload), ours=constant(1.0), beside={}), repeats=1)
+    assert list(result.absent) == ["torch"]
 
 
 def test_names_of_workloads():

@@ -103,7 +103,8 @@ def test_ctrl_c_ends_cleanly(monkeypatch, tmp_path, capsys):
 def test_models_are_listed_with_their_parameters(capsys):
     assert cli.main(["models", "vit_*_patch16_224"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert ["vit_base_patch16_224", "86,567,656"] in [line.split() for line in lines]
+    wanted = "vit_base_patch16_224 Dosovitskiy et al. 2021, arXiv 2010.11929 86,567,656 17,563,828,224"
+    assert wanted.split() in [line.split() for line in lines]
     assert cli.main(["models", "nothing*"]) == 1
     assert "no model is called" in capsys.readouterr().err
 

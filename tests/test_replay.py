@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reference import DATA
-from replay import main, replay
+from replay import NotBuilt, main, replay
 
 from tinyvit.autodiff.watch import Listener, listening
 
@@ -44,7 +44,7 @@ def test_the_equations_alone_give_the_same_numbers(path):
 
 COMPARED = {  # what a file holds to compare; all else is what it is computed from
     "model": r"(output|mid|grad|after)/.*",
-    "op": r".*/(out\d+|grad/.*|after_.*)",
+    "op": r".*/(out\d+|grad/.*|after_.*|table)",
     "shared-op-posembed": r".*_\d+x\d+|swin_table_resized_\d+",
     "shared-vp-mpp-loss": r"(output|mid|grad)/.*",
     "shared-op-roi": r".*/(out|grad_x|encoded|decoded)|nms_[\d.]+",
@@ -86,6 +86,31 @@ def test_a_setting_that_is_not_built_is_named(tmp_path, capsys):
     assert (
         "not built yet: VisionTransformer of timm 1.0.31 VisionTransformer with init_values" in capsys.readouterr().out
     )
+
+
+def with_settings(path, tmp_path, beside=None, **kwargs):
+    """A copy of a file whose model has other settings."""
+    with np.load(path) as z:
+        meta = json.loads(str(z["meta"]))
+    meta["config"]["kwargs"] |= kwargs
+    meta["config"] |= beside or {}
+    return changed(path, tmp_path, meta=np.array(json.dumps(meta)))
+
+
+def test_noise_is_off_in_evaluation(tmp_path):
+    source = DATA / "shared-deit-distilled.npz"
+    assert replay(with_settings(source, tmp_path, pos_drop_rate=0.5, drop_path_rate=0.1)).passed
+    with pytest.raises(NotBuilt, match="with pos_drop_rate"):
+        replay(with_settings(DATA / "shared-resnet-train.npz", tmp_path, pos_drop_rate=0.5))
+
+
+def test_a_setting_of_which_we_have_one_value(tmp_path):
+    source = DATA / "shared-deepvit-official.npz"
+    assert replay(with_settings(source, tmp_path, re_atten=True)).passed
+    with pytest.raises(NotBuilt, match="re_atten False where ours is True"):
+        replay(with_settings(source, tmp_path, re_atten=False))
+    with pytest.raises(NotBuilt, match="ln_eps 1e-05 where ours is 1e-06"):
+        replay(with_settings(source, tmp_path, beside={"ln_eps": 1e-5}))
 
 
 def test_files_that_are_none_end_in_a_line(tmp_path, capsys):

@@ -68,7 +68,8 @@ from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
 from tinyvit.nn.describe import count_macs, describe
 from tinyvit.nn.module import Buffer, Frozen, Module, Parameter, Sequential, StateError, swapped
-from tinyvit.nn.weights import WeightFileError, load_weights, save_weights
+from tinyvit.nn.stored import WeightFileError
+from tinyvit.nn.weights import load_weights, save_weights
 from tinyvit.primitives.contract import einsum, matmul
 from tinyvit.primitives.elementwise import (
     absolute,
@@ -115,6 +116,7 @@ _TOOLS = {
     "check_model": "nn.check",
     "check_op": "autodiff.check",
     "draw": "autodiff.draw",
+    "inspect_weights": "models.inspection",
     "profile": "nn.profile",
 }
 

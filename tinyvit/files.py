@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
+def write_atomically(path: Path, content: bytes | Iterable) -> Path:
     """Write a file so that a reader sees the old content or the new, never a part, whatever happens.
 
     It is written beside its place, flushed to disk, and moved there.
+
+    content  bytes, or pieces of them (or of arrays) that come one after the other
     """
     # not tempfile: its files can be read by their owner alone, and this one would stay so
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

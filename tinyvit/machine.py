@@ -44,6 +44,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+SMALL_MODEL = 100_000  # parameters; below, an op of a micro-batch is shorter than the threads' waiting for each other
+
+
+def useful_workers(parameters: int) -> int:
+    """How many threads to cut a model's work over, by its number of parameters: the cores there are, or one."""
+    return cores() if parameters >= SMALL_MODEL else 1
+
+
 @cache
 def _libraries():
     """The BLAS libraries that are loaded; looking for them takes milliseconds, so it is done once."""

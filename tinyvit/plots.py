@@ -167,6 +167,24 @@ def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Se
     return figure
 
 
+@_styled
+def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
+    """A photo, and beside it again under the attention of the class token, from none (dark) to the largest.
+
+    picture: (H, W, 3), weights: (gh, gw)
+    """
+    height, width, _ = picture.shape
+    figure = _figure(6.0, 3.0)
+    left, right = figure.subplots(1, 2)
+    left.imshow(picture)
+    right.imshow(picture)
+    right.imshow(weights, vmin=0, alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
+    left.set_title("image")
+    right.set_title("attention of the class token")
+    _bare(left, right)
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Curves
 # --------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Published variants: exact counts without allocating, and timm's names and shapes."""
 
+import math
 import re
 import tracemalloc
 
@@ -12,6 +13,7 @@ from tinyvit.blueprint import Blueprint
 from tinyvit.models.catalogue import PAPERS, counted, published
 from tinyvit.models.resnet import ResNet, ResNetConfig
 from tinyvit.models.vit import ViT, ViTConfig
+from tinyvit.nn.describe import example_inputs
 from tinyvit.nn.weights import read_weights
 
 # counts -------------------------------------------------------------------------------------
@@ -44,9 +46,12 @@ def test_parameters_and_macs_are_exact(row):
 
 @pytest.mark.parametrize("name", [name for name, row in published().items() if row.counted_as])
 def test_a_published_model_has_its_resolution_and_classes(name):
+    """What a model can be called with is what was counted; models of tokens have 1 × N of them, or H × W = N."""
     config, row = published()[name].config, ROWS[published()[name].counted_as]
-    assert [config.img_size, config.img_size] == row["resolution"]
-    assert config.num_classes == row["classes"]
+    shape = example_inputs(create_model(name))[0].shape
+    assert shape[1:3] == tuple(row["resolution"]) if len(shape) == 4 else shape[1] == math.prod(row["resolution"])
+    if hasattr(config, "num_classes"):
+        assert config.num_classes == row["classes"]
 
 
 @pytest.mark.parametrize("name", ["vit_huge_patch14_392", "vit_large_patch16_384", "vit_base_patch8_224", "resnet152"])

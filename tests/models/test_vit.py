@@ -10,6 +10,7 @@ from tinyvit import Tensor, capture, create_model, gradients, list_models, no_gr
 from tinyvit.models.catalogue import published
 from tinyvit.models.vit import PLACES, POSITIONS, ViT, ViTConfig
 from tinyvit.nn.check import ModelError, check_model
+from tinyvit.nn.describe import example_inputs
 from tinyvit.nn.embed import patchify
 
 TINY = ViTConfig(img_size=(8, 12), patch_size=4, in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2)
@@ -282,10 +283,12 @@ def test_resnet_without_classes(rng):
 
 @pytest.mark.parametrize("name", sorted(set(list_models()) - set(published())))
 def test_small_models_obey_every_law(name, rng):
-    c = create_model(name).config
-    check_model(
-        lambda rng: create_model(name, rng=rng), rng.normal(size=(8, c.img_size, c.img_size, c.in_chans)), rng=rng
+    blueprint = create_model(name)
+    inputs = tuple(
+        rng.normal(size=x.shape) if x.dtype.kind == "f" else rng.integers(1, blueprint.config.vocab_size, size=x.shape)
+        for x in example_inputs(blueprint, batch=8)
     )
+    check_model(lambda rng: create_model(name, rng=rng), inputs[0] if len(inputs) == 1 else inputs, rng=rng)
 
 
 @pytest.mark.parametrize("pos_embed", ["relative", "learn2d", "sincos"])

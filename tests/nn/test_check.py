@@ -46,6 +46,21 @@ def test_the_model_that_is_checked_stays_as_it_is(rng):
     assert not model.training
 
 
+class Pair(Good):
+    """Two outputs in training, of different widths."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return (y, self.other(y)) if self.training else y
+
+    def other(self, y):
+        return y[:, :2] * y[:, 1:]
+
+
+def test_a_model_may_have_several_outputs(rng):
+    check(lambda rng: Pair(rng=rng))
+
+
 # models with something wrong ----------------------------------------------------------------
 
 
@@ -170,6 +185,11 @@ def frozen_sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+class CutInTraining(Pair):
+    def other(self, y):
+        return y[:, :2] * y.data[:, 1:]
+
+
 class WrongSecond(Good):
     """The value and the first derivative are right; the second is missing."""
 
@@ -229,6 +249,7 @@ WRONG = {
     Forgets: "a fresh model with the same state computes something else",
     Widens: "float32 images gave float64 in evaluation",
     WrongPullback: "the gradient of hidden.weight, hidden.bias, images is not the derivative .*evaluation mode",
+    CutInTraining: "the gradient of .* is not the derivative .*training mode",
     WrongSecond: "two ways to the second derivative disagree at .*hidden.weight",
     NoBlueprint: "rng=None must make a blueprint that runs on shapes; it raised AttributeError",
     OtherBlueprint: "the blueprint differs from the model in head.bias, head.weight",

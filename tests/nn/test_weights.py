@@ -201,9 +201,9 @@ def test_a_hostile_file_is_refused_and_harms_nothing(case, rng, tmp_path):
 
 def test_the_reason_is_told(tmp_path):
     for case, reason in {
-        "bfloat16": "its numbers are BF16, which NumPy lacks; store float32",
+        "bfloat16": "the numbers of 'a' are 'BF16', which NumPy lacks; store F32",
         "the same name twice": "it has 'a' twice",
-        "empty": "not a whole safetensors file",
+        "empty": "no whole safetensors file",
     }.items():
         (tmp_path / "m").write_bytes(HOSTILE[case])
         with pytest.raises(WeightFileError, match=reason):

@@ -7,11 +7,14 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import ceit, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
+from references import bert, cait, ceit, deepvit, deit, igpt, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
 PAPERS = (
     vit,
+    deit,
+    deepvit,
+    cait,
     simple_vit,
     resnet,
     mixer,
@@ -20,5 +23,7 @@ PAPERS = (
     ceit,
     t2t_vit,
     sasa,
+    bert,
+    igpt,
 )
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

@@ -10,6 +10,7 @@ import numpy as np
 
 import tinyvit as tv
 from tinyvit.autodiff.watch import Listener, listening
+from tinyvit.models.transformer import DecoderLayer, EncoderDecoder, EncoderLayer, TransformerConfig
 from tinyvit.nn.basic import BatchNorm
 from tinyvit.nn.embed import resample_positions
 from tinyvit.nn.window import resize_bias_table
@@ -237,6 +238,30 @@ def fold(t: Case):
     return first(whole[:, p : p + H, p : p + W])
 
 
+def transformer(t: Case):
+    """A layer, or both stacks, of PyTorch's Transformer, on vectors."""
+    norm_first = t.a.get("norm_first", "prenorm" in t.match[0])
+    given = {k: x for k, x in t.i.items() if k not in ("x", "mem", "src", "tgt")}
+    width, both = given[next(k for k in given if k.endswith("norm1__weight"))].shape[0], t.match[0].startswith("transf")
+    stacks = ("encoder__layers", "decoder__layers")
+    depths = [len({k.split("__")[2] for k in given if k.startswith(stack)}) for stack in stacks]
+    config = TransformerConfig(d_model=width, nhead=t.a["heads"], dim_feedforward=t.a["ff"], norm_first=norm_first,
+                               num_encoder_layers=depths[0], num_decoder_layers=depths[1], final_norm=True)  # fmt: skip
+    kind = EncoderDecoder if both else DecoderLayer if "mem" in t.i else EncoderLayer
+    model = kind(config, rng=None)
+    for name, parameter in model.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        holder = dict(model.named_modules())[owner]
+        assert getattr(holder, leaf) is parameter
+        setattr(holder, leaf, given.pop(name.replace(".", "__")))
+    assert not given, f"no parameter of ours is called {', '.join(given)}"
+    inputs = [t.i[k] for k in ("x", "mem", "src", "tgt") if k in t.i]
+    if kind is EncoderLayer:
+        return model(*inputs)
+    masked = t.a.get("tgt_mask", "causal" if both else None) == "causal"
+    return model(*inputs, tv.causal_mask(inputs[kind is EncoderDecoder].shape[1]) if masked else None)
+
+
 # file -> patterns of case names -> our function; what no pattern meets is not built yet
 OPERATORS: dict[str, dict[str, Callable]] = {
     "op-act": {
@@ -269,6 +294,7 @@ OPERATORS: dict[str, dict[str, Callable]] = {
         r"group_norm.*": group_norm,
         r"weight_standardised_conv.*": standardised_conv,
     },
+    "op-transformer": {r"(encoder_layer|decoder_layer|transformer)_.*": transformer},
     "op-pool_resize": {
         r"(max|avg)_k(\d+)s(\d+)(?:p(\d+))?(_ceil)?(_excl)?": pool,
         r"adaptive_(avg|max)_\d+x\d+": adaptive_pool,

@@ -17,6 +17,8 @@ class Reference:
     defaults   settings of ours (by our names) that follow from the others where the file gives none
     names      patterns of their parameter and module names -> ours
     computed   patterns of inner values that are no module's output -> how our model and the match give them
+    outputs    their outputs that are inner values of ours -> the name
+    fixed      their arguments that we know one value of; another is not built
     takes      what makes our input of theirs; images become channels-last
     gives      what makes their outputs of ours
     maps_last  a pattern of the inner maps that are channels-last in the reference too
@@ -30,6 +32,8 @@ class Reference:
     defaults: dict = field(default_factory=dict)
     names: dict = field(default_factory=dict)
     computed: dict = field(default_factory=dict)
+    outputs: dict = field(default_factory=dict)
+    fixed: dict = field(default_factory=dict)
     takes: Callable = last
     gives: Callable = lambda y: y
     maps_last: str = r"(?!)"

@@ -13,6 +13,7 @@ import numpy as np
 from tinyvit.analysis.spectrum import Eigen, top_eigenvalues
 from tinyvit.autodiff.backward import gradients
 from tinyvit.backend import to_numpy
+from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module, swapped
 
 METHODS = ("reverse", "complex")
@@ -28,7 +29,8 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     dtype      the precision it is computed in
 
     It works on a copy of the model, in the mode the model is in: put it in evaluation mode for a loss without noise.
-    Of a model on a device the products are computed there; the vectors come from the host and go back to it.
+    Several products at once, ``hessian @ vectors`` with a vector in every column, run side by side on threads. Of a
+    model on a device they are computed there; the vectors come from the host and go back to it.
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
@@ -45,7 +47,12 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     def multiply(v):
         return to_numpy(matvec(frozen.bring(np.ravel(v).astype(dtype))))
 
-    return LinearOperator((n, n), matvec=multiply, dtype=dtype)
+    def multiply_all(vectors):
+        if method == "complex" or frozen.on_device:  # it swaps parameters, or it is parallel by itself
+            return np.stack([multiply(v) for v in vectors.T], axis=1)
+        return np.stack(side_by_side(multiply, list(vectors.T), useful_workers(n)), axis=1)
+
+    return LinearOperator((n, n), matvec=multiply, matmat=multiply_all, dtype=dtype)
 
 
 def leading_eigenvalue(objective, model, batch, *, rng: np.random.Generator, tol: float = 1e-2, **options) -> Eigen:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvit.machine import blas_threads
+from tinyvit.machine import blas_threads, cores
 
 LIBRARIES = ("numpy", "scipy", "torch")
 
@@ -50,11 +50,6 @@ def machine_facts(threads: int | None = None) -> Facts:
         environment=environment,
         versions={"python": platform.python_version(), **installed(LIBRARIES)},
     )
-
-
-def cores() -> int:
-    """The processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checked_threads(threads: int | None) -> int:

@@ -9,9 +9,8 @@ from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.tensor import Tensor
 from tinyvit.bench.tasks import Convolution, Images, Windows
 from tinyvit.equations.convolution import conv2d
-from tinyvit.machine import blas_threads, reuse_memory
+from tinyvit.machine import blas_threads, reuse_memory, useful_workers
 from tinyvit.train import AdamW, classification, gradient_of, predict, threaded
-from tinyvit.train.objective import useful_workers
 
 
 def training_step(task: Images, threads: int):
@@ -62,11 +61,11 @@ def gradient(task: Images, threads: int, *, by=None):
 def hessian_products(task: Images, threads: int, *, count: int):
     """The loss's Hessian times ``count`` vectors, its graph built once for all of them; gives the last product."""
     reuse_memory()
-    model, batch, vectors = task.create(), task.data(), task.directions(count)
+    model, batch, vectors = task.create(), task.data(), np.stack(task.directions(count), axis=1)
 
     def step():
         hessian = curvature(classification(), model, batch, dtype=np.float32)
-        return [hessian @ v for v in vectors][-1]
+        return (hessian @ vectors)[:, -1]
 
     return step
 
@@ -85,21 +84,26 @@ def convolution(task: Convolution, threads: int):
 
 
 def window_blocks(task: Windows, threads: int):
-    """Forward and backward; gives the output and the derivatives in input and parameters."""
+    """Forward and backward; gives the loss (mean of output · cotangent over the maps) and its derivatives."""
     reuse_memory()
-    blocks, (x, cotangent) = task.create(), task.data()
-    x = Tensor(x, requires_grad=True)
+    blocks, batch = task.create(), task.data()
+
+    def objective(model, batch):
+        x, cotangent = batch
+        return (model(x) * cotangent).sum() / len(x)
+
+    derivative = threaded(gradient_of(objective), workers=workers(blocks, threads))
 
     def step():
-        y = blocks(x)
-        return y.data, *gradients(y, [x, *blocks.parameters()], cotangent)
+        loss, g = derivative(blocks, batch)
+        return loss, *g.values()
 
     return step
 
 
 def workers(model, threads: int) -> int:
     """How many of the threads a user's ``threaded`` would take."""
-    return min(threads, useful_workers(model))
+    return min(threads, useful_workers(model.num_parameters()))
 
 
 # ours beside ours ---------------------------------------------------------------------------

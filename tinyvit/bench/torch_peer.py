@@ -170,20 +170,17 @@ def convolution(task, threads: int):
 
 
 def window_blocks(task, threads: int):
-    """Forward and backward; gives the output and the derivatives in input and parameters."""
+    """Forward and backward; gives the loss (mean of output · cotangent over the maps) and its derivatives."""
     torch.set_num_threads(threads)
     x, cotangent = map(torch.tensor, task.data())
-    weights = {name: torch.tensor(array) for name, array in task.create().state_dict().items()}
-    inputs = [x, *weights.values()]
-    for a in inputs:
-        a.requires_grad_()
+    weights = {name: torch.tensor(array, requires_grad=True) for name, array in task.create().state_dict().items()}
     window, shift = (task.window,) * 2, (task.window // 2,) * 2
     index, mask = (torch.tensor(a) for a in (offset_index(window), region_mask((task.side,) * 2, window, shift)))
     block = partial(swin_block, weights, heads=task.heads, window=task.window, index=index)
 
     def step():
-        y = block("blocks.1.", block("blocks.0.", x), mask=mask)
-        return y.detach(), *torch.autograd.grad(y, inputs, cotangent)
+        loss = (block("blocks.1.", block("blocks.0.", x), mask=mask) * cotangent).sum() / len(x)
+        return loss.detach(), *torch.autograd.grad(loss, list(weights.values()))
 
     return step
 

@@ -28,7 +28,7 @@ def scaled_dot_product_attention(q, k, v, bias=None, keep=None, *, scale=None):
     The weights are tapped as ``weights``. A query that may attend to nothing gets zeros, and its derivatives are zero.
     What is forbidden still has to be finite: it is multiplied by zero.
     """
-    scores = q @ swapaxes(k, axis1=-1, axis2=-2) * _scale(q, scale)
+    scores = attention_scores(q, k, scale)
     weights = tap("weights", softmax(scores if bias is None else biased(scores, bias)))
     return (weights if keep is None else weights * keep) @ v
 
@@ -102,8 +102,13 @@ def multi_head_attention(
     for i, x in enumerate((query, key, value)):
         part = slice(i * D, (i + 1) * D)
         y = linear(x, in_weight[part], None if in_bias is None else in_bias[part])
-        heads.append(transpose(reshape(y, shape=(*y.shape[:2], num_heads, D // num_heads)), axes=(0, 2, 1, 3)))
+        heads.append(by_head(y, num_heads))
     return linear(merge_heads(scaled_dot_product_attention(*heads, bias, keep)), out_weight, out_bias)
+
+
+def attention_scores(q, k, scale=None):
+    """``q kᵀ / √d``: how well every query fits every key.   (..., N, d), (..., M, d) -> (..., N, M)"""
+    return q @ swapaxes(k, axis1=-1, axis2=-2) * _scale(q, scale)
 
 
 def causal_mask(queries: int, keys: int | None = None) -> np.ndarray:
@@ -140,12 +145,27 @@ def additive(bias, scores):
     return np.where(like(mask, scores), number(0), number(-math.inf))
 
 
-def split_heads(qkv, num_heads: int):
-    """Queries, keys and values of every head, (3, B, h, N, d), from one projection (B, N, 3·h·d)."""
-    if len(qkv.shape) != 3 or qkv.shape[2] % (3 * num_heads):
-        raise ValueError(f"qkv: expected shape (B, N, 3·{num_heads}·d) for {num_heads} heads, got {qkv.shape}")
+def split_heads(qkv, num_heads: int, parts: int = 3):
+    """Queries, keys and values of every head, (3, B, h, N, d), from one projection (B, N, 3·h·d); or fewer parts."""
+    if len(qkv.shape) != 3 or qkv.shape[2] % (parts * num_heads):
+        raise ValueError(f"qkv: expected shape (B, N, {parts}·{num_heads}·d) for {num_heads} heads, got {qkv.shape}")
     B, N, width = qkv.shape
-    return transpose(reshape(qkv, shape=(B, N, 3, num_heads, width // (3 * num_heads))), axes=(2, 0, 3, 1, 4))
+    return transpose(reshape(qkv, shape=(B, N, parts, num_heads, width // (parts * num_heads))), axes=(2, 0, 3, 1, 4))
+
+
+def heads_last(maps):
+    """Maps of all heads as one map with a channel per head.   (B, h, N, M) -> (B, N, M, h)"""
+    return transpose(maps, axes=(0, 2, 3, 1))
+
+
+def heads_first(maps):
+    """The maps of all heads, one after the other.   (B, N, M, h) -> (B, h, N, M)"""
+    return transpose(maps, axes=(0, 3, 1, 2))
+
+
+def by_head(y, num_heads: int):
+    """The heads apart.   (B, N, h·d) -> (B, h, N, d)"""
+    return transpose(reshape(y, shape=(*y.shape[:2], num_heads, y.shape[2] // num_heads)), axes=(0, 2, 1, 3))
 
 
 def merge_heads(y):

@@ -7,12 +7,32 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from tinyvit.models import ceit, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
+from tinyvit.models import (
+    bert,
+    cait,
+    ceit,
+    deepvit,
+    deit,
+    igpt,
+    mixer,
+    resnet,
+    sasa,
+    simple_vit,
+    swin,
+    t2t_vit,
+    transformer,
+    vit,
+    volo,
+)
+from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
 from tinyvit.nn.weights import load_weights
 
 PAPERS = (
     vit,
+    deit,
+    deepvit,
+    cait,
     simple_vit,
     resnet,
     mixer,
@@ -21,6 +41,9 @@ PAPERS = (
     ceit,
     t2t_vit,
     sasa,
+    transformer,
+    bert,
+    igpt,
 )
 
 
@@ -69,6 +92,11 @@ def counted() -> dict:
         rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values() if row.counted_as}
         rows |= {name: (paper, config) for name, config in paper.ALSO_COUNTED.items()}
     return rows
+
+
+def paper_of(name: str) -> Paper:
+    """The paper that a model comes from. Raises ValueError for an unknown name."""
+    return _find(name)[0].PAPER
 
 
 def _find(name: str):

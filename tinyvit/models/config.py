@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinyvit.equations.activation import gelu, gelu_tanh, quick_gelu
+from tinyvit.primitives.elementwise import relu
+
+# language models' activations, under the transformers package's names
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_new": gelu_tanh, "quick_gelu": quick_gelu}
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -22,6 +28,13 @@ class Published:
 
     config: object
     counted_as: str | None = None
+
+
+def one_of(allowed, **settings) -> None:
+    """Raise ValueError for the first setting whose value is not among those allowed, naming it."""
+    for name, value in settings.items():
+        if value not in allowed:
+            raise ValueError(f"{name}: expected one of {tuple(allowed)}, got {value!r}")
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:

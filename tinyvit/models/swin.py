@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
@@ -173,8 +175,13 @@ class Swin(Module):
         windows = {f"{name}.relative_position_bias_table": attn.window for name, attn in self.named_modules()
                    if isinstance(attn, WindowAttention)}  # fmt: skip
         rows = {name: math.prod(2 * m - 1 for m in window) for name, window in windows.items()}
-        odd = [name for name in windows if name in state and len(state[name]) != rows[name]]
-        return {**state, **{name: resize_bias_table(state[name], windows[name]) for name in odd}}
+        odd = [name for name in windows if name in state and state[name].shape[0] != rows[name]]
+        return {**state, **{name: resize_bias_table(_exact(state[name]), windows[name]) for name in odd}}
+
+
+def _exact(table):
+    """A table's numbers in single precision at least."""
+    return table.astype(np.result_type(table.dtype, np.float32))
 
 
 # The paper's Sec. 3.3 and Table 1. ---------------------------------------------------------

@@ -5,18 +5,16 @@
     zₗ  = MLP(LN(z′ₗ)) + z′ₗ                              (Eq. 3)
     y   = LN(z⁰_L)                                        (Eq. 4)
 
-Parameters have timm's names and shapes, so its weights load unchanged.
+Parameters have timm's names and shapes, so its weights load unchanged; the original ones load through ``vit_jax``.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
 from tinyvit.equations.resize import resize
+from tinyvit.models import vit_jax
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
 from tinyvit.nn.basic import LayerNorm, Linear
@@ -26,13 +24,15 @@ from tinyvit.nn.embed import (
     PatchEmbed,
     SinCosPositions2d,
     beside,
+    fit_tables,
     grid_of,
     one_for_each,
-    resample_positions,
+    resample_square,
 )
 from tinyvit.nn.init import jax_initial, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
+from tinyvit.primitives.elementwise import tanh
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import concatenate
 
@@ -51,6 +51,7 @@ class ViTConfig:
     weight_init   "timm": every linear map normal with σ = 0.02 · "jax": by its width, as the original code does (see
                   ``jax_initial``); narrow models need it in order to learn
     drop_rate     dropout after the positions, both layers of every MLP and every attention's projection (the paper's)
+    representation_size  width of the head's hidden layer at pre-training (Sec. 3.1); timm's weights have none
     pos_embed_at  "stem" once · "every_layer" a table per block · "every_layer_shared" the same table at every block
     """
 
@@ -72,6 +73,7 @@ class ViTConfig:
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     weight_init: str = "timm"
+    representation_size: int | None = None
 
     def __post_init__(self):
         for field, allowed in (
@@ -95,21 +97,27 @@ class ViTConfig:
 class ViT(Module):
     """Vision transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
 
+    block = Block
+    original_names = vit_jax.NAMES
+
     def __init__(self, config: ViTConfig, *, rng):
         c = self.config = config
-        self.prefix = int(c.class_token)
         if c.class_token:
             self.cls_token = Parameter(trunc_normal((1, 1, c.embed_dim), std=0.02, rng=rng))
         self.make_positions(rng)
-        self.patch_embed = PatchEmbed(pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
+        self.patch_embed = self.stem(rng)
         self.pos_drop = Dropout(c.drop_rate)
-        block = partial(Block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
-                        drop=c.drop_rate, attn_drop=c.attn_drop_rate, **self.attention())  # fmt: skip
-        self.blocks = [block(drop_path=rate) for rate in drop_path_rates(c.drop_path_rate, c.depth)]
+        block = partial(self.block, c.embed_dim, c.num_heads, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng,
+                        drop=c.drop_rate, attn_drop=c.attn_drop_rate)  # fmt: skip
+        rates = drop_path_rates(c.drop_path_rate, c.depth)
+        self.blocks = [block(drop_path=rate, **self.block_options(i)) for i, rate in enumerate(rates)]
         after_mean = c.global_pool == "avg" and c.fc_norm
         self.norm = Identity() if after_mean else LayerNorm(c.embed_dim, rng=rng)
         self.fc_norm = LayerNorm(c.embed_dim, rng=rng) if after_mean else Identity()
-        self.head = Linear(c.embed_dim, c.num_classes, rng=rng) if c.num_classes else Identity()
+        if c.representation_size:
+            self.pre_logits = PreLogits(c.embed_dim, c.representation_size, rng=rng)
+        width = c.representation_size or c.embed_dim
+        self.head = Linear(width, c.num_classes, rng=rng) if c.num_classes else Identity()
         if c.weight_init == "jax" and rng is not None:
             for name, parameter in self.named_parameters():
                 parameter.data = jax_initial(name, parameter.data, rng)
@@ -117,25 +125,48 @@ class ViT(Module):
     def forward(self, images):
         z = self.encoded(self.tokens(images))
         y = z[:, 0] if self.config.global_pool == "token" else mean(z[:, self.prefix :], axis=1)
-        return self.head(self.fc_norm(y))
+        y = self.fc_norm(y)
+        return self.head(self.pre_logits(y) if self.config.representation_size else y)
 
     def tokens(self, images):
-        """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, 1 + N, D)"""
+        """Patches mapped to tokens, behind the class token: z₀.   (B, H, W, C) -> (B, prefix + N, D)"""
         return self.assembled(self.patch_embed(images))
 
     def assembled(self, z):
-        """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, 1 + N, D)"""
-        if self.config.class_token:
-            z = concatenate(one_for_each(self.cls_token, z), z, axis=1)
+        """Embedded patches behind the class token, positions added (Eq. 1).   (B, N, D) -> (B, prefix + N, D)"""
+        z = concatenate(*(one_for_each(token, z) for token in self.prefix_tokens()), z, axis=1)
         if self.config.pos_embed_at == "stem" and self.pos_embed is not None:
             z = z + self.table(self.pos_embed, z)
         return self.pos_drop(z)
 
     def encoded(self, z):
-        """z₀ through all blocks, normed (Eqs. 2-4).   (B, 1 + N, D) -> (B, 1 + N, D)"""
+        """z₀ through all blocks, normed (Eqs. 2-4).   (B, prefix + N, D) -> (B, prefix + N, D)"""
         for i, block in enumerate(self.blocks):
             z = block(self.placed(z, i))
         return self.norm(z)
+
+    # what descendants change ---------------------------------------------------------------
+
+    def prefix_tokens(self) -> list:
+        """The tokens that stand before the patches: the class token, if there is one."""
+        return [self.cls_token] if self.config.class_token else []
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before the patches."""
+        return len(self.prefix_tokens())
+
+    def stem(self, rng) -> Module:
+        """What makes patches of images."""
+        c = self.config
+        return PatchEmbed(pair(c.img_size), c.patch_size, c.in_chans, c.embed_dim, rng=rng)
+
+    def block_options(self, i: int) -> dict:
+        """What block i must be told besides: here, to use relative positions."""
+        if self.config.pos_embed != "relative":
+            return {}
+        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
+        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
 
     # positions ----------------------------------------------------------------------------
 
@@ -168,36 +199,30 @@ class ViT(Module):
         """A position table as an array (1, prefix + N, D) beside the tokens."""
         return positions if isinstance(positions, Parameter) else beside(positions(), z)
 
-    def attention(self) -> dict:
-        """What the blocks must be told to use relative positions."""
-        if self.config.pos_embed != "relative":
-            return {}
-        h, w = grid_of(pair(self.config.img_size), self.config.patch_size)
-        return {"attention": RelativeAttention, "num_tokens": self.prefix + h * w}
-
     def fitted(self, state: dict, method: str = "timm") -> dict:
         """A state from another resolution with its position tables resampled to this model's (see embed.py).
 
         A square grid is assumed of the state. Tables that fit already, or cannot be fitted, come back as they are.
         Raises ValueError for an unknown method.
         """
-        if method not in RESAMPLING:
-            raise ValueError(f"positions: expected one of {sorted(RESAMPLING)}, got {method!r}")
         own = {name: value.shape for name, value in self.named_state() if name.split(".")[0] == "pos_embed"}
-        odd = [name for name in own if name in state and state[name].shape != own[name]]
-        return {**state, **{name: self.resampled(state[name], own[name], method) for name in odd}}
+        return fit_tables(state, own, self.resampled, method)
 
     def resampled(self, table, shape, method: str):
-        """One position table resampled to ``shape``; as it is where that is not a question of resolution."""
-        if table.ndim != 3 or table.shape[2] != shape[2] or not table.size:
-            return table
-        exact = table.astype(np.result_type(table.dtype, np.float32))
+        """One position table resampled to ``shape``."""
         if self.config.pos_embed == "learn2d":  # a line of columns, or of rows: an image one pixel wide
-            return resize(exact[None], size=shape[:2], **RESAMPLING[method])[0]
-        side = math.isqrt(max(table.shape[1] - self.prefix, 0))
-        if not side or table.shape[1] != self.prefix + side * side:
-            return table
-        return resample_positions(exact, (side, side), self.patch_embed.grid, prefix=self.prefix, method=method)
+            return resize(table[None], size=shape[:2], **RESAMPLING[method])[0]
+        return resample_square(table, self.patch_embed.grid, prefix=self.prefix, method=method)
+
+
+class PreLogits(Module):
+    """The hidden layer of the head at pre-training (Sec. 3.1): ``tanh(y Wᵀ + b)``.   (B, D) -> (B, R)"""
+
+    def __init__(self, dim, hidden, *, rng):
+        self.fc = Linear(dim, hidden, rng=rng)
+
+    def forward(self, y):
+        return tanh(self.fc(y))
 
 
 # The paper's Table 1, and Ti and S as DeiT named them. -------------------------------------

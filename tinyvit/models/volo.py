@@ -18,21 +18,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from tinyvit.equations.attention import merge_heads, scaled_dot_product_attention
+from tinyvit.equations.attention import merge_heads, scaled_dot_product_attention, split_heads
 from tinyvit.equations.outlook import outlook_attention
 from tinyvit.equations.pooling import avg_pool2d
 from tinyvit.equations.resize import resize
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Attention, Block, drop_path_rates, head_width
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, ReLU
-from tinyvit.nn.embed import RESAMPLING, check_images, one_for_each
+from tinyvit.nn.embed import RESAMPLING, check_images, fit_tables, one_for_each
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
 from tinyvit.nn.noise import Dropout, keep_mask, probability
 from tinyvit.primitives.reduce import max, mean
-from tinyvit.primitives.shape import concatenate, reshape, transpose
+from tinyvit.primitives.shape import concatenate, reshape
 
 
 @dataclass(frozen=True)
@@ -165,23 +163,20 @@ class ClassAttention(Module):
     """
 
     def __init__(self, dim, num_heads, *, qkv_bias=False, attn_drop=0.0, proj_drop=0.0, rng):
-        self.num_heads, self.head_dim = num_heads, head_width(dim, num_heads)
+        head_width(dim, num_heads)
+        self.num_heads = num_heads
         self.kv = Linear(dim, 2 * dim, bias=qkv_bias, rng=rng)
         self.q = Linear(dim, dim, bias=qkv_bias, rng=rng)
         self.proj = Linear(dim, dim, rng=rng)
         self.attn_drop, self.proj_drop = probability(attn_drop, "attn_drop"), Dropout(proj_drop)
 
     def forward(self, z):
-        q, k, v = self.heads(self.q(z[:, :1]), 1)[0], *self.heads(self.kv(z), 2)
+        (q,) = split_heads(self.q(z[:, :1]), self.num_heads, parts=1)
+        k, v = split_heads(self.kv(z), self.num_heads, parts=2)
         keep = None
         if self.training and self.attn_drop:
             keep = keep_mask(self.rng, (*q.shape[:3], k.shape[2]), self.attn_drop, q)
         return self.proj_drop(self.proj(merge_heads(scaled_dot_product_attention(q, k, v, None, keep))))
-
-    def heads(self, x, parts: int):
-        """A projection cut into its parts and heads.   (B, N, parts·h·d) -> (parts, B, h, N, d)"""
-        cut = reshape(x, shape=(*x.shape[:2], parts, self.num_heads, self.head_dim))
-        return transpose(cut, axes=(2, 0, 3, 1, 4))
 
 
 class ClassBlock(Block):
@@ -312,13 +307,8 @@ class VOLO(Module):
 
         A map that fits already, or is of another width, comes back as it is. Raises ValueError for an unknown method.
         """
-        if method not in RESAMPLING:
-            raise ValueError(f"positions: expected one of {sorted(RESAMPLING)}, got {method!r}")
-        table, shape = state.get("pos_embed"), self.pos_embed.shape
-        if table is None or table.shape == shape or table.ndim != 4 or table.shape[3] != shape[3]:
-            return state
-        exact = table.astype(np.result_type(table.dtype, np.float32))
-        return {**state, "pos_embed": resize(exact, size=shape[1:3], **RESAMPLING[method])}
+        resample = lambda table, shape, method: resize(table, size=shape[1:3], **RESAMPLING[method])  # noqa: E731
+        return fit_tables(state, {"pos_embed": self.pos_embed.shape}, resample, method)
 
 
 # The paper's Table 2. ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ away from their initial values, since zeros and ones hide mistakes.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -20,6 +21,7 @@ from tinyvit.autodiff.watch import no_grad
 from tinyvit.blueprint import Blueprint
 from tinyvit.nn.module import Module, swapped
 from tinyvit.primitives.reduce import mean
+from tinyvit.primitives.shape import concatenate, reshape
 
 STEP = 1e-20  # of the complex step: nothing is subtracted, so nothing is lost
 
@@ -33,7 +35,8 @@ def check_model(model, images, *, rng=None, output_shape=None, tolerance=1e-10) 
 
     model         a function ``rng -> Module`` that also makes a blueprint of ``None``; or a Module, which is left as it
                   is: another is made with ``type(model)(model.config, rng=...)``, or copied if it has no config
-    images        floating-point images (B, H, W, C), at least two; random ones will do
+    images        floating-point images (B, H, W, C), at least two; random ones will do. Or tokens, integers (B, N), or
+                  a tuple of several inputs, if the model says its ``example_inputs``; of these all outputs are checked
     output_shape  what the model returns for them; (B, config.num_classes) if left out and the config says so
     tolerance     relative, for derivatives in float64 computed in two ways
     """
@@ -46,10 +49,13 @@ class Trial:
     """The model on trial, its images, and what the laws need of both."""
 
     def __init__(self, create, images, rng, output_shape, tolerance):
-        if len(images) < 2:
+        several = images if isinstance(images, tuple) else (images,)
+        self.images = np.concatenate([_rows(x) for x in several], axis=1) if len(several) > 1 else np.asarray(images)
+        if len(self.images) < 2:
             raise ValueError("images: pass at least two; with one, mixing up images goes unnoticed")
-        self.create, self.rng, self.tolerance = create, rng, tolerance
-        self.images, self.output_shape = np.asarray(images), output_shape
+        self.rng, self.tolerance, self.output_shape = rng, tolerance, output_shape
+        shapes = [np.shape(x)[1:] for x in several] if len(several) > 1 else []
+        self.create = lambda rng: _OneToOne.around(create(rng), shapes)
 
     def model(self, dtype=np.float64) -> Module:
         """A model with every parameter moved at random, and running statistics of one batch."""
@@ -62,7 +68,7 @@ class Trial:
 
     def pixels(self, dtype=np.float64):
         """The images in some precision, as an array that cannot be written to."""
-        pixels = self.images.astype(dtype)
+        pixels = self.images.astype(dtype if self.images.dtype.kind == "f" else self.images.dtype)
         pixels.setflags(write=False)
         return pixels
 
@@ -73,9 +79,10 @@ class Trial:
 def returns_what_it_should(t: Trial):
     """A Tensor of the right shape comes out, one row per image, all numbers finite."""
     model = t.model()
-    y = model(t.pixels())
-    _expect(isinstance(y, Tensor), f"forward returned a {type(y).__name__}, not a Tensor: a .data on the way cuts the "
-            "graph, and nothing before it can learn")  # fmt: skip
+    for y in _several(model(t.pixels())):
+        _expect(isinstance(y, Tensor), f"forward returned a {type(y).__name__}, not a Tensor: a .data on the way cuts "
+                "the graph, and nothing before it can learn")  # fmt: skip
+    y = _run(model, t.pixels())
     wanted = t.output_shape
     if wanted is None and getattr(getattr(model, "config", None), "num_classes", 0):
         wanted = (len(t.images), model.config.num_classes)
@@ -91,7 +98,7 @@ def names_each_once(t: Trial):
     twice = [name for name, n in Counter(name for name, _ in model.named_state()).items() if n > 1]
     _expect(not twice, f"two parameters are both called {', '.join(twice)}: one would overwrite the other in a file")
     known = {id(p) for p in model.parameters()}
-    hidden = [leaf.shape for leaf in _leaves(model(t.pixels())) if id(leaf) not in known]
+    hidden = [leaf.shape for leaf in _leaves(_run(model, t.pixels())) if id(leaf) not in known]
     _expect(not hidden, f"the output depends on {len(hidden)} parameter(s) that no name leads to, of shape "
             f"{hidden[:1]}: keep parameters in attributes, lists, tuples or dicts of a Module")  # fmt: skip
 
@@ -99,7 +106,7 @@ def names_each_once(t: Trial):
 def reaches_every_parameter(t: Trial):
     """Every parameter receives a gradient, but for those that the model itself says are idle."""
     model = t.model()
-    y = model(t.pixels())
+    y = _run(model, t.pixels())
     met = {id(leaf) for leaf in _leaves(y)}
     idle = [name for name, p in model.named_parameters() if id(p) not in met]
     _expect(not idle, f"forward never uses {', '.join(idle)}: no gradient reaches there")
@@ -118,7 +125,7 @@ def keeps_to_itself(t: Trial):
     before = {name: value.data.copy() for name, value in model.named_state()}
     x = t.pixels()
     with no_grad():
-        y, again, alone = model(x).data, model(x).data, model(x[:1]).data
+        y, again, alone = (_run(model, part).data for part in (x, x, x[:1]))
     _expect(np.array_equal(y, again), "two evaluations of the same images differ: in evaluation mode (self.rng is "
             "None) there must be no noise")  # fmt: skip
     changed = [name for name, value in model.named_state() if not np.array_equal(value.data, before[name])]
@@ -132,7 +139,7 @@ def repeats_itself(t: Trial):
     model = t.model()
     before = [p.data.copy() for p in model.parameters()]
     with no_grad():
-        y, again = (_training(model)(t.pixels()).data for _ in range(2))
+        y, again = (_run(_training(model), t.pixels()).data for _ in range(2))
     _expect(np.array_equal(y, again), "two training passes with equal generators differ: draw all noise from self.rng")
     changed = [name for (name, p), old in zip(model.named_parameters(), before, strict=True) if (p.data != old).any()]
     _expect(not changed, f"a forward pass changed {', '.join(changed)}: parameters change in training steps alone")
@@ -143,7 +150,7 @@ def survives_saving(t: Trial):
     model, fresh = t.model(np.float32), t.create(t.rng).eval()
     fresh.load_state_dict(model.state_dict())
     with no_grad():
-        y, same = (m(t.pixels(np.float32)).data for m in (model, fresh))
+        y, same = (_run(m, t.pixels(np.float32)).data for m in (model, fresh))
     _expect(np.array_equal(y, same), "a fresh model with the same state computes something else: some of what it "
             "computes with is neither Parameter nor Buffer")  # fmt: skip
 
@@ -152,7 +159,7 @@ def keeps_its_precision(t: Trial):
     """Float32 images and parameters give float32 outputs, gradients and buffers."""
     model, x = t.model(np.float32), t.pixels(np.float32)
     for mode, ready in (("evaluation", model.eval), ("training", lambda: _training(model))):
-        y = ready()(x)
+        y = _run(ready(), x)
         _expect(y.dtype == np.float32, f"float32 images gave {y.dtype} in {mode}: look for an array made without a "
                 "dtype, or a NumPy number in a product")  # fmt: skip
         for (name, _), g in zip(model.named_parameters(), gradients(y, model.parameters(), [y.data]), strict=True):
@@ -165,14 +172,17 @@ def derives_truly(t: Trial):
     """The gradient, projected on a random direction of all parameters and the images, equals the complex step's."""
     model, x = t.model(), t.pixels()
     for mode in (Module.eval, _training):
-        y = mode(model)(x)
+        y = _run(mode(model), x)
         u = t.rng.normal(size=y.shape)
-        leaves = dict(model.named_parameters()) | {"images": Tensor(x, requires_grad=True)}
-        found = dict(zip(leaves, gradients(mode(model)(leaves["images"]), list(leaves.values()), [u]), strict=True))
+        leaves = dict(model.named_parameters())
+        if x.dtype.kind == "f":  # tokens have no derivative
+            leaves["images"] = Tensor(x, requires_grad=True)
+        output = _run(mode(model), leaves.get("images", x))
+        found = dict(zip(leaves, gradients(output, list(leaves.values()), [u]), strict=True))
         direction = {name: t.rng.normal(size=leaf.shape) for name, leaf in leaves.items()}
 
         def stepped(names, mode=mode, u=u, leaves=leaves, direction=direction):
-            return np.sum(_at(model, mode, leaves, direction, names).imag * u) / STEP
+            return np.sum(_at(model, mode, x, leaves, direction, names).imag * u) / STEP
 
         size = np.sqrt(np.sum([np.vdot(g, g) for g in found.values()]))
         products = {name: np.vdot(found[name], direction[name]) for name in found}
@@ -188,13 +198,14 @@ def derives_twice(t: Trial):
     model, x = t.model(), t.pixels()
     names, leaves = zip(*model.named_parameters(), strict=True)
     direction = [t.rng.normal(size=p.shape) for p in leaves]
-    u = t.rng.normal(size=model(x).shape)
     for mode in (Module.eval, _training):
-        first = gradients(mode(model)(x), leaves, [u], differentiable=True)
+        y = _run(mode(model), x)
+        u = t.rng.normal(size=y.shape)
+        first = gradients(y, leaves, [u], differentiable=True)
         linked = [(g, v) for g, v in zip(first, direction, strict=True) if g.requires_grad]
         twice = gradients([g for g, _ in linked], leaves, [v for _, v in linked])
         with swapped(model, {n: p.data + 1j * STEP * v for n, p, v in zip(names, leaves, direction, strict=True)}):
-            stepped = [g.imag / STEP for g in gradients(mode(model)(x), leaves, [u])]
+            stepped = [g.imag / STEP for g in gradients(_run(mode(model), x), leaves, [u])]
         size = np.max([np.abs(h).max() for h in stepped])
         wrong = [n for n, a, b in zip(names, twice, stepped, strict=True) if np.abs(a - b).max() > t.tolerance * size]
         _expect(not wrong, f"two ways to the second derivative disagree at {', '.join(wrong)} ({_mode(model)} mode): a "
@@ -205,13 +216,13 @@ def has_a_blueprint(t: Trial):
     """Made without a generator, the model has the same names, shapes and number of parameters, and can be run."""
     try:
         blueprint = t.create(None)
-        y = blueprint(Blueprint(t.images.shape))
+        y = _run(blueprint, Blueprint(t.images.shape, t.images.dtype))
     except Exception as error:
         raise ModelError(f"rng=None must make a blueprint that runs on shapes; it raised {error!r}") from error
     shapes, own = ({name: value.shape for name, value in m.named_state()} for m in (t.model(), blueprint))
     odd = sorted(name for name in shapes.keys() | own.keys() if shapes.get(name) != own.get(name))
     _expect(not odd, f"the blueprint differs from the model in {', '.join(odd)}")
-    wanted = t.model()(t.pixels()).shape
+    wanted = _run(t.model(), t.pixels()).shape
     _expect(y.shape == wanted, f"the blueprint's output has shape {y.shape}, the model's {wanted}")
 
 
@@ -221,13 +232,17 @@ def learns(t: Trial, steps: int = 30, rate: float = 0.01):
     The step is as long in every parameter: rate times the gradient over its own root mean square.
     """
     model, x = t.create(t.rng).astype(np.float32), t.pixels(np.float32)[:8]
-    target = t.rng.normal(size=_training(model)(x).shape).astype(np.float32)
+    shape = _run(_training(model), x).shape
+    target = t.rng.normal(size=shape)
+    if isinstance(model, _OneToOne):  # hundreds of outputs: they learn one number per sample, and take longer
+        target, steps = target[:, :1] * np.sign(t.rng.normal(size=(1, *shape[1:]))), 3 * steps
+    target = target.astype(np.float32)
     for i in range(steps):
-        loss = _squared_error(_training(model)(x), target)
+        loss = _squared_error(_run(_training(model), x), target)
         for p, g in zip(model.parameters(), gradients(loss, model.parameters()), strict=True):
             length = np.float32(rate * (1 - i / steps) / (np.sqrt(np.mean(g * g)) + 1e-12))
             p.data = p.data - length * g
-    reached = _squared_error(_training(model)(x), target).item()
+    reached = _squared_error(_run(_training(model), x), target).item()
     blind = _squared_error(np.mean(target, axis=0, keepdims=True), target).item()  # the best constant answer
     _expect(reached < 0.8 * blind, f"{steps} gradient steps on {len(x)} images reach a squared error of {reached:.3g}; "
             f"a constant answer has {blind:.3g}: the model does not learn to tell images apart")  # fmt: skip
@@ -255,6 +270,19 @@ def _expect(holds, message: str):
         raise ModelError(message)
 
 
+def _run(model: Module, images):
+    """What the model returns; several outputs side by side as one, (B, K₁ + K₂ + …)."""
+    outputs = _several(model(images))
+    if len(outputs) == 1:
+        return outputs[0]
+    return concatenate(*(reshape(y, shape=(images.shape[0], -1)) for y in outputs), axis=1)
+
+
+def _several(y) -> tuple:
+    """One output, or several, as several."""
+    return tuple(y) if isinstance(y, tuple | list) else (y,)
+
+
 def _factory(model):
     """A function ``rng -> Module``, made of a Module if need be."""
     if not isinstance(model, Module):
@@ -262,6 +290,33 @@ def _factory(model):
     if hasattr(model, "config"):
         return lambda rng: type(model)(model.config, rng=rng)
     return lambda rng: deepcopy(model)
+
+
+class _OneToOne(Module):
+    """A model of several inputs or outputs as one of a single array: they stand side by side in it, flattened."""
+
+    def __init__(self, model: Module, shapes):
+        self.model, self.shapes = model, tuple(shapes)
+
+    @staticmethod
+    def around(model: Module, shapes) -> Module:
+        """The model itself if it has one input and (as the laws find) one output."""
+        return _OneToOne(model, shapes) if shapes or hasattr(model, "example_inputs") else model
+
+    def forward(self, x):
+        y = self.model(*self.apart(x))
+        return concatenate(*map(_rows, y), axis=1) if isinstance(y, tuple) else y
+
+    def apart(self, x):
+        """The inputs that were put side by side."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
+        cuts = zip([0, *ends], ends, self.shapes, strict=False)
+        return [reshape(x[:, a:b], shape=(len(x), *shape)) for a, b, shape in cuts] or [x]
+
+
+def _rows(x):
+    """One row per sample.   (B, …) -> (B, n)"""
+    return reshape(x, shape=(x.shape[0], math.prod(x.shape[1:])))
 
 
 def _training(model: Module) -> Module:
@@ -286,12 +341,12 @@ def _leaves(y: Tensor) -> list:
     return leaves
 
 
-def _at(model: Module, mode, leaves: dict, direction: dict, names):
+def _at(model: Module, mode, x, leaves: dict, direction: dict, names):
     """The output one complex step along ``direction`` in the named parameters (and the images, if named)."""
     stepped = {name: leaves[name].data + 1j * STEP * direction[name] for name in names}
-    images = stepped.pop("images", leaves["images"].data)
+    images = stepped.pop("images", x)
     with swapped(model, stepped), no_grad():
-        return raw(mode(model)(images))
+        return raw(_run(mode(model), images))
 
 
 def _differ(x, y) -> float:

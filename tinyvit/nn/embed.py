@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy as np
 from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import like
 from tinyvit.equations.resize import resize
+from tinyvit.equations.sampling import embedding
 from tinyvit.nn.basic import Conv2d
-from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.init import normal, trunc_normal
 from tinyvit.nn.module import Module, Parameter
+from tinyvit.primitives.elementwise import where
 from tinyvit.primitives.shape import concatenate, reshape, transpose, zeros_like
 
 
@@ -31,6 +34,23 @@ class PatchEmbed(Module):
         patches = self.proj(images)
         B, h, w, D = patches.shape
         return reshape(patches, shape=(B, h * w, D))
+
+
+class Embedding(Module):
+    """A learned row for every token of a vocabulary.   integers (...) -> (..., D)
+
+    padding  a token whose row learns nothing from being looked up: what fills short sequences
+    """
+
+    def __init__(self, vocabulary: int, dim: int, *, padding: int | None = None, std: float = 0.02, rng):
+        self.weight = Parameter(normal((vocabulary, dim), std=std, rng=rng))
+        self.padding = padding
+
+    def forward(self, tokens):
+        rows = embedding(tokens, self.weight)
+        if self.padding is None:
+            return rows
+        return where((raw(tokens) == self.padding)[..., None], raw(rows), rows)
 
 
 def patchify(images, patch_size: int):
@@ -160,6 +180,32 @@ def resample_positions(table, grid, new_grid, *, prefix: int = 1, method: str = 
     image = resize(image, size=tuple(new_grid), **RESAMPLING[method])
     rows = reshape(image, shape=(1, new_grid[0] * new_grid[1], -1))
     return concatenate(table[:, :prefix], rows, axis=1) if prefix else rows
+
+
+def resample_square(table, grid, *, prefix: int, method: str):
+    """``resample_positions`` of a table (1, prefix + n·n, D) whose grid must have been n × n; or the table as it is."""
+    side = math.isqrt(max(table.shape[1] - prefix, 0))
+    if not side or table.shape[1] != prefix + side * side:
+        return table
+    return resample_positions(table, (side, side), grid, prefix=prefix, method=method)
+
+
+def fit_tables(state: dict, shapes: dict, resample, method: str) -> dict:
+    """A state from another resolution, its position tables resampled to a model's.
+
+    shapes    the model's tables: name -> shape, whose last axis is the width
+    resample  ``(table, shape, method) -> table``
+    Tables that fit already, or are of another width, come back as they are. Raises ValueError for an unknown method.
+    """
+    if method not in RESAMPLING:
+        raise ValueError(f"positions: expected one of {sorted(RESAMPLING)}, got {method!r}")
+    fitted = {}
+    for name in shapes.keys() & state.keys():
+        table, shape = state[name], shapes[name]
+        if table.shape != shape and table.ndim == len(shape) and table.shape[-1] == shape[-1] and table.size:
+            exact = table.astype(np.result_type(table.dtype, np.float32))
+            fitted[name] = resample(exact, shape, method)
+    return {**state, **fitted} if fitted else state
 
 
 def beside(table, x):

@@ -87,13 +87,13 @@ def jax_initial(name: str, value, rng):
     Xavier's for linear maps, LeCun's for the patch projection, zero for head and class token; else ``value`` itself.
     """
     layer = name.rpartition(".")[0].rpartition(".")[2]
-    if name.startswith("head.") or name in ("cls_token", "patch_embed.proj.bias", "stem.proj.bias"):
+    if layer.startswith("head") or name in ("cls_token", "patch_embed.proj.bias", "stem.proj.bias"):
         return zeros(value.shape, rng=rng)
-    if name in ("patch_embed.proj.weight", "stem.proj.weight"):
+    if name in ("patch_embed.proj.weight", "stem.proj.weight", "pre_logits.fc.weight"):
         return trunc_normal(value.shape, std=math.prod(value.shape[1:]) ** -0.5, rng=rng)  # LeCun's: 1/√fan_in
     if layer == "qkv" and value.ndim == 2:  # three maps in one matrix, each of its own width
         return np.concatenate([xavier_uniform(part.shape, rng=rng) for part in np.split(value, 3)])
-    if layer in ("fc1", "fc2", "proj") and value.ndim == 2:
+    if value.ndim == 2:
         return xavier_uniform(value.shape, rng=rng)
     if layer in ("fc1", "fc2"):
         return normal(value.shape, std=1e-6, rng=rng)

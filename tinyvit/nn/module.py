@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import numpy as np
 
@@ -46,11 +47,19 @@ class StateError(ValueError):
     def __init__(self, missing, unexpected, misshaped, mistyped=(), hint: str = "", strangers: bool = False):
         self.missing, self.unexpected = list(missing), list(unexpected)
         self.misshaped, self.mistyped = list(misshaped), list(mistyped)
+        self.strangers = strangers
         lines = ["(no name in common: is this the state of another model?)"] if unexpected and strangers else []
-        lines += [f"missing: {name}" for name in missing] + [f"unexpected: {name}" for name in sorted(unexpected)]
-        lines += [f"mis-shaped: {name} is {got}, the model's is {own}" for name, got, own in misshaped]
-        lines += [f"mis-typed: {name} is {got}, the model's is {own}" for name, got, own in mistyped]
+        lines += [f"{kind}: {what}" for kind, all_of_it in self.by_kind().items() for what in all_of_it]
         super().__init__("\n  ".join(["the state does not fit the model", *lines, *[hint] * bool(hint)]))
+
+    def by_kind(self) -> dict[str, list[str]]:
+        """What does not fit, in words, by what is wrong with it."""
+        return {
+            "missing": self.missing,
+            "unexpected": sorted(self.unexpected),
+            "mis-shaped": [f"{name} is {got}, the model's is {own}" for name, got, own in self.misshaped],
+            "mis-typed": [f"{name} is {got}, the model's is {own}" for name, got, own in self.mistyped],
+        }
 
 
 class Module:
@@ -61,6 +70,7 @@ class Module:
     """
 
     rng: np.random.Generator | None = None
+    original_names: ClassVar[dict] = {}  # how files of the paper's own code name the parameters (nn/conversion.py)
     mixes_batch = False  # whether, in training, what happens to one sample depends on the others
     idle: tuple[str, ...] = ()  # patterns of parameters that the paper's model has and its output does not depend on
 
@@ -119,19 +129,28 @@ class Module:
         """Take parameters and buffers from ``state``, copied and cast to the model's precision.
 
         A blueprint has no precision yet and takes the state's, float32 at least. Raises StateError naming *every*
-        missing, unexpected, mis-shaped and mis-typed array (the last two only, if not strict); then nothing has been
-        changed. The copies are made where the model is; a device's arrays for a model on the host are a TypeError.
+        missing, unexpected, mis-shaped and mis-typed array (the last two only, if not strict). Whatever is raised,
+        nothing has been changed. The copies are made where the model is; a device's arrays for a model on the host are
+        a TypeError.
         """
+        error = self.misfits(state)
+        if error.misshaped or error.mistyped or (strict and (error.missing or error.unexpected)):
+            raise error
+        own, new = dict(self.named_state()), {}
+        for name in (name for name in own if name in state):
+            new[name] = _taken(state[name], own[name].data)
+        for name, array in new.items():
+            own[name].data = array
+
+    def misfits(self, state: dict) -> StateError:
+        """What of ``state`` does not fit, as the error that would say so: its lists are empty if all of it fits."""
         own = dict(self.named_state())
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         met = [name for name in own if name in state]
         misshaped = [(n, np.shape(state[n]), own[n].shape) for n in met if np.shape(state[n]) != own[n].shape]
         mistyped = [(n, state[n].dtype, own[n].dtype) for n in met if not _castable(state[n].dtype, own[n].dtype)]
-        if misshaped or mistyped or (strict and (missing or unexpected)):
-            raise StateError(missing, unexpected, misshaped, mistyped, strangers=not met)
-        for name, array in {name: _taken(state[name], own[name].data) for name in met}.items():
-            own[name].data = array
+        return StateError(missing, unexpected, misshaped, mistyped, strangers=not met)
 
     # mode, precision, place ---------------------------------------------------------------
 

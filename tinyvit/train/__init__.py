@@ -4,7 +4,7 @@ It takes a Module and arrays and knows no architecture.
 """
 
 from tinyvit.train.loop import Score, Step, evaluate, predict, training
-from tinyvit.train.objective import classification, clipped, global_norm, gradient_of, threaded
+from tinyvit.train.objective import classification, clipped, distilled_from, global_norm, gradient_of, threaded
 from tinyvit.train.optim import AdamW, decays
 from tinyvit.train.schedule import constant, warmup_cosine
 
@@ -16,6 +16,7 @@ __all__ = [
     "clipped",
     "constant",
     "decays",
+    "distilled_from",
     "evaluate",
     "global_norm",
     "gradient_of",

@@ -17,9 +17,9 @@ import numpy as np
 from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import reuse_memory, side_by_side
+from tinyvit.machine import reuse_memory, side_by_side, useful_workers
 from tinyvit.nn.module import Module
-from tinyvit.train.objective import Gradient, global_norm, useful_workers
+from tinyvit.train.objective import Gradient, fair_chunk, global_norm
 from tinyvit.train.schedule import Schedule
 
 
@@ -84,8 +84,8 @@ def predict(model: Module, images, *, chunk: int = 16, workers: int | None = Non
     for a model in training mode or on a device. Put it in evaluation mode for outputs without noise. Images on the host
     are moved to where the model is; the outputs stay there.
     """
-    threads = 1 if model.training or model.on_device else workers or useful_workers(model)
-    size = len(images) if threads == 1 else chunk
+    threads = 1 if model.training or model.on_device else workers or useful_workers(model.num_parameters())
+    size = len(images) if threads == 1 else fair_chunk(chunk, len(images), threads)
 
     def forward(start):
         with no_grad():

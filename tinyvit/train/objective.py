@@ -13,11 +13,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyvit.autodiff.backward import gradients
-from tinyvit.autodiff.tensor import Tensor
-from tinyvit.autodiff.watch import watching
+from tinyvit.autodiff.tensor import Tensor, raw
+from tinyvit.autodiff.watch import no_grad, watching
 from tinyvit.backend import to_numpy
-from tinyvit.equations.loss import cross_entropy
-from tinyvit.machine import cores, side_by_side
+from tinyvit.equations.loss import cross_entropy, hard_distillation, soft_distillation
+from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module
 
 Objective = Callable[[Module, tuple], Tensor]
@@ -33,6 +33,27 @@ def classification(*, smoothing: float = 0.0) -> Objective:
     def objective(model, batch):
         images, labels = batch
         return cross_entropy(model(images), labels, smoothing=smoothing)
+
+    return objective
+
+
+def distilled_from(teacher: Module, *, tau: float | None = None, lam: float = 0.5) -> Objective:
+    """The labels, and the word of a teacher in evaluation mode (DeiT, Touvron et al. 2021, Sec. 4).
+
+    tau  the temperature of ``soft_distillation``; without it the teacher's decision counts, ``hard_distillation``
+    lam  the weight of the teacher's word
+    A student that in training returns a pair learns with its second logits from the teacher: the distillation token's.
+    """
+
+    def objective(model, batch):
+        images, labels = batch
+        with no_grad():
+            taught = raw(teacher(images))
+        outputs = model(images)
+        logits, distilled = outputs if isinstance(outputs, tuple) else (outputs, None)
+        if tau is None:
+            return hard_distillation(logits, taught, labels, distilled, lam=lam)
+        return soft_distillation(logits, taught, labels, distilled, tau=tau, lam=lam)
 
     return objective
 
@@ -80,11 +101,12 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
         raise ValueError(f"workers and chunk: expected at least 1, got {workers} and {chunk}")
 
     def gradient_threaded(model, batch):
-        total, threads = len(batch[0]), workers or useful_workers(model)
+        total, threads = len(batch[0]), workers or useful_workers(model.num_parameters())
         mixes = model.training and any(module.mixes_batch for _, module in model.named_modules())
-        if mixes or model.on_device or total <= chunk:
+        size = fair_chunk(chunk, total, threads)
+        if mixes or model.on_device or total <= size:
             return gradient(model, batch)
-        cuts = [slice(i, i + chunk) for i in range(0, total, chunk)]
+        cuts = [slice(i, i + size) for i in range(0, total, size)]
         noise = model.rng.spawn(len(cuts)) if model.training else [None] * len(cuts)
         parts = [(tuple(a[cut] for a in batch), rng) for cut, rng in zip(cuts, noise, strict=True)]
 
@@ -96,12 +118,9 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
     return gradient_threaded
 
 
-SMALL_MODEL = 250_000  # parameters; below, an op of a micro-batch is shorter than the threads' waiting for each other
-
-
-def useful_workers(model: Module) -> int:
-    """How many threads to cut a batch over: the cores there are, or one for a small model."""
-    return cores() if model.num_parameters() >= SMALL_MODEL else 1
+def fair_chunk(chunk: int, total: int, workers: int) -> int:
+    """Samples of a micro-batch: ``chunk``, or fewer where some of the workers would get none."""
+    return min(chunk, -(-total // workers))
 
 
 def _weighted(gradient: Gradient, model, part, rng, total: int):

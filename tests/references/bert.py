@@ -1,0 +1,9 @@
+"""Names of BERT in the transformers package."""
+
+from references.reference import Reference
+from tinyvit.models.bert import Bert, BertConfig, BertForPreTraining
+
+MODELS = {
+    ("transformers", "BertForPreTraining"): Reference(BertForPreTraining, BertConfig, takes=lambda ids: ids),
+    ("transformers", "BertModel"): Reference(Bert, BertConfig, takes=lambda ids: ids),
+}
