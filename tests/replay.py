@@ -110,6 +110,7 @@ def replay_model(z: dict, meta: dict) -> Replayed:
         returned = model(reference.takes(x), **others)
     returned = iter(returned if isinstance(returned, tuple | list) else [returned])
     outputs = [seen[reference.outputs[k]] if k in reference.outputs else next(returned) for k in part(z, "output")]
+    outputs = [reference.gives(y) for y in outputs]
     parameters = dict(model.named_parameters())
     leaves = {k: x if k == "input" else parameters[named(k)] for k in part(z, "grad")}
     derivatives = gradients(outputs, list(leaves.values()), list(part(z, "cotangent").values()))

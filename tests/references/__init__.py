@@ -7,7 +7,7 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import bert, cait, ceit, deepvit, deit, igpt, mixer, resnet, simple_vit, swin, t2t_vit, vit, volo
+from references import bert, cait, ceit, deepvit, deit, igpt, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
 from references.reference import Reference
 
 PAPERS = (
@@ -22,6 +22,7 @@ PAPERS = (
     volo,
     ceit,
     t2t_vit,
+    sasa,
     bert,
     igpt,
 )

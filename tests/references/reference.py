@@ -20,6 +20,7 @@ class Reference:
     outputs    their outputs that are inner values of ours -> the name
     fixed      their arguments that we know one value of; another is not built
     takes      what makes our input of theirs; images become channels-last
+    gives      what makes their outputs of ours
     maps_last  a pattern of the inner maps that are channels-last in the reference too
     layouts    inner values whose axes are in another order than ours -> how to put ours in theirs
     """
@@ -34,5 +35,6 @@ class Reference:
     outputs: dict = field(default_factory=dict)
     fixed: dict = field(default_factory=dict)
     takes: Callable = last
+    gives: Callable = lambda y: y
     maps_last: str = r"(?!)"
     layouts: dict = field(default_factory=dict)

@@ -16,6 +16,7 @@ from tinyvit.models import (
     igpt,
     mixer,
     resnet,
+    sasa,
     simple_vit,
     swin,
     t2t_vit,
@@ -39,6 +40,7 @@ PAPERS = (
     volo,
     ceit,
     t2t_vit,
+    sasa,
     transformer,
     bert,
     igpt,
@@ -87,7 +89,7 @@ def counted() -> dict:
     """Name of a counted row -> its paper's module and config: published variants, and what is counted beside them."""
     rows = {}
     for paper in PAPERS:
-        rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values()}
+        rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values() if row.counted_as}
         rows |= {name: (paper, config) for name, config in paper.ALSO_COUNTED.items()}
     return rows
 

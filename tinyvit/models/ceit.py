@@ -18,11 +18,11 @@ from tinyvit.equations.pooling import max_pool2d
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Attention, drop_path_rates
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, Mlp
-from tinyvit.nn.embed import check_images
+from tinyvit.nn.embed import check_images, one_for_each
 from tinyvit.nn.init import trunc_normal, zeros
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout, DropPath, keep_mask
-from tinyvit.primitives.shape import concatenate, reshape, stack, zeros_like
+from tinyvit.primitives.shape import concatenate, reshape, stack
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,7 @@ class CeiT(Module):
 
     def forward(self, images):
         z = self.i2t(images)
-        one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
-        z = self.pos_drop(concatenate(self.cls_token + one_each, z, axis=1) + self.pos_embed)
+        z = self.pos_drop(concatenate(one_for_each(self.cls_token, z), z, axis=1) + self.pos_embed)
         class_tokens = []
         for block in self.blocks:
             z = block(z)

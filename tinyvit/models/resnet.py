@@ -114,11 +114,15 @@ class ResNet(Module):
         for i, (depth, width) in enumerate(zip(c.layers, c.channels, strict=True)):
             blocks = []
             for j in range(depth):
-                blocks.append(BLOCKS[c.block](width_in, width, 2 if i and not j else 1, rng=rng))
+                blocks.append(self.block(width_in, width, 2 if i and not j else 1, rng=rng))
                 width_in = width * BLOCKS[c.block].expansion
             setattr(self, f"layer{i + 1}", Sequential(*blocks))
         self.global_pool = GlobalPool()
         self.fc = Linear(width_in, c.num_classes, rng=rng) if c.num_classes else Identity()
+
+    def block(self, in_chans, width, stride, *, rng):
+        """One residual block, of the kind that the config names."""
+        return BLOCKS[self.config.block](in_chans, width, stride, rng=rng)
 
     def forward(self, images):
         return self.fc(self.global_pool(self.stages(images)[-1]))

@@ -20,13 +20,13 @@ from tinyvit.equations.convolution import zero_padded
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import GELU, LayerNorm, Linear, Mlp
-from tinyvit.nn.embed import check_images, sinusoid_1d
+from tinyvit.nn.embed import check_images, one_for_each, sinusoid_1d
 from tinyvit.nn.init import full, orthogonal, trunc_normal
 from tinyvit.nn.module import Frozen, Identity, Module, Parameter, Sequential
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.elementwise import exp
 from tinyvit.primitives.reduce import sum
-from tinyvit.primitives.shape import concatenate, reshape, split, swapaxes, unfold, zeros_like
+from tinyvit.primitives.shape import concatenate, reshape, split, swapaxes, unfold
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,7 @@ class T2TViT(Module):
 
     def forward(self, images):
         z = self.tokens_to_token(images)
-        one_each = zeros_like(z, shape=(z.shape[0], 1, z.shape[2]))
-        z = self.pos_drop(concatenate(self.cls_token + one_each, z, axis=1) + self.pos_embed)
+        z = self.pos_drop(concatenate(one_for_each(self.cls_token, z), z, axis=1) + self.pos_embed)
         for block in self.blocks:
             z = block(z)
         return self.head(self.norm(z)[:, 0])
