@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="what a model, with weights of yours, sees in a photo")
     classify.add_argument("image", metavar="IMAGE", help="a JPEG or PNG")
     classify.add_argument("--model", required=True, metavar="NAME", help="a name that `tinyvit models` lists")
-    classify.add_argument("--weights", required=True, metavar="FILE", help="safetensors; random ones see nothing")
+    classify.add_argument("--weights", required=True, metavar="FILE", help="a file, or hf-hub:owner/name")
     classify.add_argument("--labels", metavar="FILE", help="the names of the classes, one a line")
     classify.add_argument("--preprocess", choices=("inception", "imagenet"), help="colours, if not the paper's own")
     classify.add_argument("--attention", metavar="PNG", help="draw where the class token looked")

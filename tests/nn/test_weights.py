@@ -4,12 +4,14 @@ import json
 import os
 import stat
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from tinyvit import StateError, WeightFileError, create_model, load_weights, save_weights
+from tinyvit.blueprint import Blueprint
 from tinyvit.nn.module import Buffer, Module, Parameter
 from tinyvit.nn.weights import read_weights
 
@@ -82,6 +84,72 @@ def test_metadata_is_written(rng, tmp_path):
     save_weights(small(rng), tmp_path / "m", metadata={"accuracy": "0.97"})
     with safe_open(tmp_path / "m", framework="numpy") as file:
         assert file.metadata() == {"accuracy": "0.97"}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_bytes_are_those_that_the_safetensors_library_writes(dtype, rng, tmp_path):
+    """Of a model with several types and an array without numbers."""
+    bag = Bag(b=rng.normal(size=(3, 5)).astype(dtype), a=rng.normal(size=7), empty=np.zeros((0, 3), np.float32),
+              mask=np.array([True, False]), n=np.array(3), ä=rng.integers(9, size=5).astype(np.uint8))  # fmt: skip
+    path = save_weights(bag, tmp_path / "m")
+    save_file(bag.state_dict(), tmp_path / "theirs")
+    assert path.read_bytes() == (tmp_path / "theirs").read_bytes()
+    assert_same(load_file(path), bag.state_dict())
+
+
+def test_equal_weights_are_equal_bytes(rng, tmp_path):
+    """No time, no path; neither the order of attributes, nor the layout in memory, nor the order of the metadata."""
+    x, y = rng.normal(size=(3, 4)), rng.normal(size=2)
+    notes = {str(i): f"note {i}" for i in range(9)}
+    one = save_weights(Bag(x=x, y=y), tmp_path / "m", notes)
+    os.utime(one, (0, 0))
+    (tmp_path / "elsewhere").mkdir()
+    other = save_weights(Bag(y=y, x=np.asfortranarray(x).astype(">f8")), tmp_path / "elsewhere" / "another name",
+                         dict(reversed(notes.items())))  # fmt: skip
+    assert one.read_bytes() == other.read_bytes()
+    assert save_weights(Bag(x=x, y=y + 1), tmp_path / "third", notes).read_bytes() != one.read_bytes()
+
+
+@pytest.mark.parametrize("metadata", [{"accuracy": 0.97}, {1: "a"}, ["a"]])
+def test_metadata_are_text(metadata, rng, tmp_path):
+    with pytest.raises(TypeError, match="metadata: expected names and values that are text"):
+        save_weights(small(rng), tmp_path / "m", metadata=metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_format_cannot_hold_is_named(rng, tmp_path):
+    bag = Bag(a=rng.normal(size=3), spectrum=rng.normal(size=3) * 1j)
+    with pytest.raises(TypeError, match="spectrum: a safetensors file cannot hold numbers of type complex128"):
+        save_weights(bag, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz", "packed npz"])
+def test_a_file_needs_no_second_copy_in_memory(kind, rng, tmp_path):
+    """A blueprint that is filled takes the model's size, and what is being read besides: one array, or a piece."""
+    arrays = {f"a{i}": rng.integers(256, size=(300, 300)).astype(np.float32) for i in range(30)}
+    path, size = tmp_path / "m", sum(x.nbytes for x in arrays.values())
+    if kind == "safetensors":
+        save_file(arrays, path)
+    else:
+        with open(path, "wb") as file:
+            {"npz": np.savez, "packed npz": np.savez_compressed}[kind](file, **arrays)
+    model = Bag(**{name: Blueprint(x.shape) for name, x in arrays.items()})
+    tracemalloc.start()
+    load_weights(model, path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_same(model.state_dict(), arrays)
+    assert peak < size + 3e6, f"{peak / 1e6:.1f} MB for a model of {size / 1e6:.1f} MB"
+
+
+def test_saving_needs_no_copy_in_memory(rng, tmp_path):
+    model = Bag(**{f"a{i}": rng.normal(size=(500, 500)) for i in range(20)})
+    tracemalloc.start()
+    save_weights(model, tmp_path / "m")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6, f"{peak / 1e6:.1f} MB"
 
 
 def test_a_blueprint_cannot_be_saved(tmp_path):

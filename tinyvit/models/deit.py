@@ -32,6 +32,8 @@ class DeiTConfig(ViTConfig):
         super().__post_init__()
         if self.distilled and self.global_pool != "token":
             raise ValueError(f'global_pool: two heads read two tokens, expected "token", got {self.global_pool!r}')
+        if self.distilled and self.representation_size:
+            raise ValueError("representation_size: the two heads of DeiT have no hidden layer")
 
 
 class DeiT(ViT):

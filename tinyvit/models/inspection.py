@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyvit.models.catalogue import create_model, list_models
+from tinyvit.models.vit import ViT
 from tinyvit.nn.conversion import converted
 from tinyvit.nn.hub import on_this_machine
 from tinyvit.nn.module import Module, StateError
@@ -20,8 +21,12 @@ class Fit:
     name: str
     settings: dict
     matching: int  # arrays that the model has under the same name and of the same shape
-    parameters: int
     misfits: StateError
+
+    @property
+    def parameters(self) -> int:
+        """How many the model has."""
+        return create_model(self.name, **self.settings).num_parameters()
 
     @property
     def exact(self) -> bool:
@@ -99,8 +104,7 @@ def inspect_weights(weights) -> Inspection:
         if not fits:
             nearest = max(every, key=Fit.closeness)
             as_near = [fit for fit in every if fit.closeness() == nearest.closeness()]
-            changed = [_fit(fit.name, state, **_settings(fit, state)) for fit in as_near]
-            fits = tuple(fit for fit in changed if fit.exact)
+            fits = tuple(fit for near in as_near if (fit := _changed(near, state)) and fit.exact)
     return Inspection(path, arrays, fits, nearest if nearest and not nearest.misfits.strangers else None)
 
 
@@ -109,7 +113,15 @@ def _fit(name: str, state: dict, **settings) -> Fit:
     model = create_model(name, **settings)
     misfits = model.misfits(converted(state, model.original_names))
     matching = len(dict(model.named_state())) - len(misfits.missing) - len(misfits.misshaped)
-    return Fit(name, settings, matching, model.num_parameters(), misfits)
+    return Fit(name, settings, matching, misfits)
+
+
+def _changed(fit: Fit, state: dict) -> Fit | None:
+    """The same model with the settings that the file speaks of; None if it refuses them."""
+    try:
+        return _fit(fit.name, state, **_settings(fit, state))
+    except ValueError:
+        return None
 
 
 def _settings(fit: Fit, state: dict) -> dict:
@@ -125,7 +137,9 @@ def _settings(fit: Fit, state: dict) -> dict:
 
 
 def _image_size(model: Module, misfits: StateError) -> int | None:
-    """The side of the square images for which a position table has a row per patch."""
+    """The side of the square images for which a ViT's position table has a row per patch."""
+    if not isinstance(model, ViT):
+        return None
     for name, got, own in misfits.misshaped:
         if name == "pos_embed" and len(got) == 3 and got[2] == own[2] and got[1] > model.prefix:
             side = math.isqrt(got[1] - model.prefix)

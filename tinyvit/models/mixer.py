@@ -6,9 +6,9 @@
 No attention, no positions: the token-mixing map has a row for every place, and so knows where it is. Its second bias
 never gets a gradient: it moves all channels of a token alike, and every norm takes that off again.
 
-Parameters have timm's names and shapes. The σ of timm is the exact GELU; that of the authors' JAX code, and of the
-weights it wrote, the tanh form (act_layer="gelu_tanh"). Stochastic depth has one rate for all blocks in timm; in the
-JAX code it grows from zero.
+Parameters have timm's names and shapes; the original weights load through ``mixer_jax``. The σ of timm is the exact
+GELU; that of the authors' JAX code, and of the weights it wrote, the tanh form (act_layer="gelu_tanh"). Stochastic
+depth has one rate for all blocks in timm; in the JAX code it grows from zero.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tinyvit.equations.activation import gelu, gelu_tanh
+from tinyvit.models import mixer_jax
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.basic import LayerNorm, Linear, Mlp
 from tinyvit.nn.embed import PatchEmbed
@@ -74,6 +75,8 @@ class MixerBlock(Module):
 
 class Mixer(Module):
     """MLP-Mixer.   images (B, H, W, C) -> logits (B, num_classes)"""
+
+    original_names = mixer_jax.NAMES
 
     def __init__(self, config: MixerConfig, *, rng):
         c = self.config = config

@@ -2,7 +2,7 @@
 
 Layers of one block are counted together there, whatever their kind: 0 norm, 1 attention, 2 norm, 3 MLP. Kernels have
 their inputs first: (in, out) of dense layers, (height, width, in, out) of convolutions; those of attention have the
-heads as an axis of its own.
+heads as an axis of its own. Its GELU is the tanh form; here, as in timm, these weights meet the exact one.
 """
 
 BLOCK = "Transformer/encoderblock_{i}"

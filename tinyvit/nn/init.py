@@ -84,7 +84,8 @@ def orthogonal(shape, *, rng, gain=1.0):
 def jax_initial(name: str, value, rng):
     """A parameter's initial value in Google's JAX code of ViT and Mixer.
 
-    Xavier's for linear maps, LeCun's for the patch projection, zero for head and class token; else ``value`` itself.
+    Xavier's for linear maps, LeCun's for the patch projection and the head's hidden layer, zero for head and class
+    token; else ``value`` itself.
     """
     layer = name.rpartition(".")[0].rpartition(".")[2]
     if layer.startswith("head") or name in ("cls_token", "patch_embed.proj.bias", "stem.proj.bias"):

@@ -136,10 +136,9 @@ class Module:
         error = self.misfits(state)
         if error.misshaped or error.mistyped or (strict and (error.missing or error.unexpected)):
             raise error
-        own, new = dict(self.named_state()), {}
-        for name in (name for name in own if name in state):
-            new[name] = _taken(state[name], own[name].data)
-        for name, array in new.items():
+        own = dict(self.named_state())
+        taken = {name: _taken(state[name], value.data) for name, value in own.items() if name in state}
+        for name, array in taken.items():
             own[name].data = array
 
     def misfits(self, state: dict) -> StateError:

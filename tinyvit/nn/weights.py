@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,10 @@ def open_weights(path):
     """
     with open(path, "rb") as file:
         known = npz if file.read(len(npz.MAGIC)) == npz.MAGIC else safetensors
-        guard = told(path, *known.DAMAGE)
-        with guard:
+        guard = partial(told, path, *known.DAMAGE)
+        with guard():
             state = known.stored_arrays(file)
-        yield {name: Stored(x.shape, x.dtype, told(path, *known.DAMAGE)(x.read)) for name, x in state.items()}
+        yield {name: Stored(x.shape, x.dtype, guard()(x.read)) for name, x in state.items()}
 
 
 def read_weights(path) -> dict[str, np.ndarray]:

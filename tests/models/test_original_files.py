@@ -1,10 +1,10 @@
-"""The .npz files of the ViT paper's own code load; they are written here by the layout told the other way round."""
+"""The .npz files of the code that came with ViT and Mixer load; here they are written, the layout told backwards."""
 
 import numpy as np
 import pytest
 
 from tinyvit import StateError, WeightFileError, create_model, load_weights
-from tinyvit.models import vit_jax
+from tinyvit.models import mixer_jax, vit_jax
 from tinyvit.nn.conversion import converted, rearranged
 from tinyvit.nn.stored import Stored
 
@@ -114,10 +114,37 @@ def test_both_names_of_one_parameter_are_refused(rng, tmp_path):
         load_weights(small(), tmp_path / "ViT.npz")
 
 
-def test_every_parameter_of_a_vit_has_a_row():
-    model = create_model("vit_base_patch16_224", representation_size=768)
-    names = {row.format(i=i) for row in vit_jax.NAMES for i in range(12)}
-    assert names == model.state_dict().keys()
+@pytest.mark.parametrize(("name", "table", "changes"), [("vit_base_patch16_224", vit_jax, {"representation_size": 768}),
+                                                        ("mixer_b16_224", mixer_jax, {})])  # fmt: skip
+def test_every_parameter_has_a_row(name, table, changes):
+    names = {row.format(i=i) for row in table.NAMES for i in range(12)}
+    assert names == create_model(name, **changes).state_dict().keys()
+
+
+def mixer_state(model):
+    """A Mixer's parameters as the original code lays them out."""
+    own, theirs = model.state_dict(), {}
+    for name, x in own.items():
+        layer, kind = name.rsplit(".", 1)
+        for ours, their in (("stem.proj", "stem"), ("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_1"),
+                            ("mlp_tokens", "token_mixing"), ("mlp_channels", "channel_mixing"), ("fc1", "Dense_0"),
+                            ("fc2", "Dense_1"), ("blocks.", "MixerBlock_")):  # fmt: skip
+            layer = layer.replace(ours, their)
+        layer = "pre_head_layer_norm" if layer == "norm" else layer.replace(".", "/")
+        x = np.moveaxis(x, [0, 1], [-1, -2]) if x.ndim > 1 else x
+        theirs[f"{layer}/{'bias' if kind == 'bias' else 'scale' if 'norm' in layer.lower() else 'kernel'}"] = x
+    return theirs
+
+
+def test_a_mixer_comes_back(rng, tmp_path):
+    source = noisy(create_model("mixer_digits"), rng)
+    state = mixer_state(source)
+    assert state["MixerBlock_2/token_mixing/Dense_1/kernel"].shape == (16, 16)
+    assert state["stem/kernel"].shape == (2, 2, 1, 32)
+    np.savez(tmp_path / "Mixer.npz", **state)
+    model = create_model("mixer_digits", weights=tmp_path / "Mixer.npz")
+    for name, value in source.state_dict().items():
+        assert np.array_equal(model.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize(("axes", "shape", "wanted", "here", "there"), [
