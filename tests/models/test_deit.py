@@ -92,6 +92,12 @@ def test_two_heads_do_not_read_a_mean():
     assert DeiTConfig(global_pool="avg", distilled=False).global_pool == "avg"
 
 
+def test_two_heads_have_no_hidden_layer():
+    with pytest.raises(ValueError, match="representation_size: the two heads of DeiT have no hidden layer"):
+        DeiTConfig(representation_size=8)
+    assert DeiTConfig(representation_size=8, distilled=False).representation_size == 8
+
+
 @pytest.mark.parametrize("method", ["timm", "deit", "jax"])
 def test_both_tokens_keep_their_positions_at_another_resolution(method, rng, tmp_path):
     source = create_model("deit_digits", rng=rng)

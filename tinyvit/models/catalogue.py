@@ -54,7 +54,7 @@ def create_model(name: str, *, rng: np.random.Generator | None = None, weights=N
     name       one of ``list_models()``
     rng        where initial values come from; without it the model is a blueprint: shapes and no numbers, whose
                parameters can be counted and which can be given weights
-    weights    a safetensors file whose names and shapes fit
+    weights    a file whose names and shapes fit, or a name on the hub, see ``load_weights``
     positions  how position tables of another image size are resampled, see ``load_weights``
     config     fields to change, under timm's names: ``num_classes=10, img_size=32``
 
