@@ -12,7 +12,7 @@ import pytest
 from contenders import absent, broken, dying, noisy
 
 from tinyvit import bench as package
-from tinyvit import cli
+from tinyvit import cli, machine
 from tinyvit.bench import (
     AXES,
     WORKLOADS,
@@ -267,6 +267,14 @@ def test_every_workload_runs_without_pytorch(workload):
     result = run(workload, peers=False, repeats=1)
     assert list(result.peers) == list(workload.beside)
     assert all(d < 1e-6 for d in result.differences.values())
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
+def test_who_may_use_one_thread_uses_one(workload, monkeypatch):
+    monkeypatch.setattr(machine, "SMALL_MODEL", 0)  # a model of any size is worth two
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "ThreadPoolExecutor", None)  # and who starts them fails
+    assert sampled(small(workload).ours(1)())
 
 
 def test_what_stands_beside_which_workload():

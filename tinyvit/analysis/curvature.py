@@ -19,7 +19,8 @@ from tinyvit.nn.module import Module, swapped
 METHODS = ("reverse", "complex")
 
 
-def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse", dtype=np.float64):
+def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse", dtype=np.float64,
+              workers: int | None = None):  # fmt: skip
     """The Hessian of ``objective(model, batch)`` in all parameters, as a SciPy LinearOperator (P, P).
 
     objective  (model, batch) -> loss, as in ``tinyvit.train``
@@ -27,10 +28,11 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     method     "reverse": the gradient's graph is built once, each product is one sweep through it;
                "complex": Im ∇L(w + i h v) / h, a third of the memory, not on a device
     dtype      the precision it is computed in
+    workers    threads that several products at once, ``hessian @ vectors`` with a vector in every column, run side by
+               side on; the cores there are, unless given, or one for a small model
 
     It works on a copy of the model, in the mode the model is in: put it in evaluation mode for a loss without noise.
-    Several products at once, ``hessian @ vectors`` with a vector in every column, run side by side on threads. Of a
-    model on a device they are computed there; the vectors come from the host and go back to it.
+    Of a model on a device products are computed there; the vectors come from the host and go back to it.
     """
     if method not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
@@ -50,7 +52,7 @@ def curvature(objective, model: Module, batch: tuple, *, method: str = "reverse"
     def multiply_all(vectors):
         if method == "complex" or frozen.on_device:  # it swaps parameters, or it is parallel by itself
             return np.stack([multiply(v) for v in vectors.T], axis=1)
-        return np.stack(side_by_side(multiply, list(vectors.T), useful_workers(n)), axis=1)
+        return np.stack(side_by_side(multiply, list(vectors.T), workers or useful_workers(n)), axis=1)
 
     return LinearOperator((n, n), matvec=multiply, matmat=multiply_all, dtype=dtype)
 

@@ -64,7 +64,7 @@ def hessian_products(task: Images, threads: int, *, count: int):
     model, batch, vectors = task.create(), task.data(), np.stack(task.directions(count), axis=1)
 
     def step():
-        hessian = curvature(classification(), model, batch, dtype=np.float32)
+        hessian = curvature(classification(), model, batch, dtype=np.float32, workers=workers(model, threads))
         return (hessian @ vectors)[:, -1]
 
     return step
