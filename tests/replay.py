@@ -34,7 +34,7 @@ from references.operators import (
 
 from tinyvit import Module, Tensor, capture, gradients, nms
 from tinyvit.models import mpp
-from tinyvit.models.transformer import sincos_1d
+from tinyvit.nn.embed import sinusoid_1d
 from tinyvit.train import distilled_from
 
 TOLERANCE = 1e-9
@@ -207,7 +207,7 @@ def replay_operators(z: dict, meta: dict, table: dict) -> Replayed:
         else:
             result.not_built.append(name)
     for key in [key for key in z if re.fullmatch(r"sincos_1d\w*/table", key)]:
-        result.compare(key, sincos_1d(*z[key].shape), z[key])
+        result.compare(key, sinusoid_1d(*z[key].shape), z[key])
     return result
 
 

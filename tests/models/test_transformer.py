@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tinyvit import capture, create_model
-from tinyvit.models.transformer import EncoderLayer, Transformer, TransformerConfig, sincos_1d, translation
+from tinyvit.models.transformer import EncoderLayer, Transformer, TransformerConfig, translation
+from tinyvit.nn.embed import sinusoid_1d
 from tinyvit.train import AdamW, clipped, gradient_of, training, warmup_cosine
 
 TINY = TransformerConfig(vocab_size=9, d_model=8, nhead=2, num_encoder_layers=2, num_decoder_layers=1,
@@ -23,7 +24,7 @@ def restless(model, rng, std=0.5):
 
 
 def test_positions_are_their_formula():
-    table = sincos_1d(5, 6)
+    table = sinusoid_1d(5, 6)
     for p in range(5):
         for i in range(3):
             angle = p / 10_000 ** (2 * i / 6)

@@ -66,10 +66,10 @@ def _(qkv, bias=None, keep=None, *, num_heads, scale=None):
     kept = weights if keep is None else weights * keep
     B, N, width = qkv.shape
     y = np.empty_like(kept, shape=(B, N, width // 3), dtype=np.result_type(kept, v))
-    np.matmul(kept, v, out=_by_head(y, num_heads))
+    np.matmul(kept, v, out=by_head(y, num_heads))
 
     def self_attention_pullback(g):
-        g = _by_head(g, num_heads)
+        g = by_head(g, num_heads)
         dkept = g @ _t(v)
         dscores = score_pullback(dkept, keep)
         scaled = np.multiply(dscores, scale, out=dscores if bias is None else None)
@@ -164,7 +164,7 @@ def heads_first(maps):
 
 
 def by_head(y, num_heads: int):
-    """The heads apart.   (B, N, h·d) -> (B, h, N, d)"""
+    """The heads of merged ones; a view, on an array.   (B, N, h·d) -> (B, h, N, d)"""
     return transpose(reshape(y, shape=(*y.shape[:2], num_heads, y.shape[2] // num_heads)), axes=(0, 2, 1, 3))
 
 
@@ -195,8 +195,3 @@ def _scale(q, scale):
 
 def _t(x):
     return np.swapaxes(x, -1, -2)
-
-
-def _by_head(y, num_heads: int):
-    """Merged heads (B, N, h·d) seen as (B, h, N, d)."""
-    return np.swapaxes(np.reshape(y, (*y.shape[:2], num_heads, y.shape[2] // num_heads)), 1, 2)

@@ -29,11 +29,11 @@ from tinyvit.equations.attention import (
     scaled_dot_product_attention,
     split_heads,
 )
-from tinyvit.models.config import Paper, Published, pair
+from tinyvit.models.config import Paper, Published, one_of, pair
 from tinyvit.nn.attention import Attention, Block, head_width
 from tinyvit.nn.basic import LayerNorm, Linear, layer_scale
 from tinyvit.nn.embed import PatchEmbed, fit_tables, one_for_each, resample_square
-from tinyvit.nn.init import jax_initial, trunc_normal
+from tinyvit.nn.init import start_as_jax, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
@@ -68,9 +68,8 @@ class CaiTConfig:
     drop_path_rate: float = 0.0
 
     def __post_init__(self):
-        for field, allowed in (("global_pool", ("token", "avg")), ("weight_init", ("timm", "jax"))):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field}: expected one of {allowed}, got {getattr(self, field)!r}")
+        one_of(("token", "avg"), global_pool=self.global_pool)
+        one_of(("timm", "jax"), weight_init=self.weight_init)
         if self.depth_token_only < 1 and self.global_pool == "token":
             raise ValueError("depth_token_only: without class-attention blocks the class token sees no image")
 
@@ -161,9 +160,8 @@ class CaiT(Module):
         ]
         self.norm = LayerNorm(c.embed_dim, rng=rng)
         self.head = Linear(c.embed_dim, c.num_classes, rng=rng) if c.num_classes else Identity()
-        if c.weight_init == "jax" and rng is not None:
-            for name, parameter in self.named_parameters():
-                parameter.data = jax_initial(name, parameter.data, rng)
+        if c.weight_init == "jax":
+            start_as_jax(self, rng)
 
     def forward(self, images):
         x = self.patch_embed(images) + self.pos_embed

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 from tinyvit.equations.activation import gelu, gelu_tanh
 from tinyvit.models import mixer_jax
-from tinyvit.models.config import Paper, Published, pair
+from tinyvit.models.config import Paper, Published, one_of, pair
 from tinyvit.nn.basic import LayerNorm, Linear, Mlp
 from tinyvit.nn.embed import PatchEmbed
-from tinyvit.nn.init import jax_initial
+from tinyvit.nn.init import start_as_jax
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.noise import Dropout, DropPath
 from tinyvit.primitives.reduce import mean
@@ -52,8 +52,7 @@ class MixerConfig:
     drop_path_rate: float = 0.0
 
     def __post_init__(self):
-        if self.act_layer not in ACTIVATIONS:
-            raise ValueError(f"act_layer: expected one of {tuple(ACTIVATIONS)}, got {self.act_layer!r}")
+        one_of(ACTIVATIONS, act_layer=self.act_layer)
         if not isinstance(self.mlp_ratio, int | float) and len(self.mlp_ratio) != 2:
             raise ValueError(f"mlp_ratio: expected one ratio, or two (of tokens, of channels), got {self.mlp_ratio}")
 
@@ -92,9 +91,7 @@ class Mixer(Module):
         self.norm = LayerNorm(c.embed_dim, rng=rng)
         self.head_drop = Dropout(c.drop_rate)
         self.head = Linear(c.embed_dim, c.num_classes, rng=rng) if c.num_classes else Identity()
-        if rng is not None:
-            for name, parameter in self.named_parameters():
-                parameter.data = jax_initial(name, parameter.data, rng)
+        start_as_jax(self, rng)
 
     def forward(self, images):
         x = self.stem(images)

@@ -12,12 +12,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
-from tinyvit.nn.embed import check_images, grid_of
+from tinyvit.nn.embed import at_least_single, check_images, grid_of
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
 from tinyvit.primitives.reduce import mean
@@ -176,12 +174,7 @@ class Swin(Module):
                    if isinstance(attn, WindowAttention)}  # fmt: skip
         rows = {name: math.prod(2 * m - 1 for m in window) for name, window in windows.items()}
         odd = [name for name in windows if name in state and state[name].shape[0] != rows[name]]
-        return {**state, **{name: resize_bias_table(_exact(state[name]), windows[name]) for name in odd}}
-
-
-def _exact(table):
-    """A table's numbers in single precision at least."""
-    return table.astype(np.result_type(table.dtype, np.float32))
+        return {**state, **{name: resize_bias_table(at_least_single(state[name]), windows[name]) for name in odd}}
 
 
 # The paper's Sec. 3.3 and Table 1. ---------------------------------------------------------

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from tinyvit.equations.loss import cross_entropy
 from tinyvit.models.config import Paper, Published
 from tinyvit.nn.attention import head_width
 from tinyvit.nn.basic import LayerNorm, Linear
-from tinyvit.nn.embed import Embedding, beside
+from tinyvit.nn.embed import Embedding, beside, sinusoid_1d
 from tinyvit.nn.init import xavier_uniform, zeros
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.nn.noise import Dropout
@@ -60,15 +59,6 @@ class TransformerConfig:
         if self.d_model % 2:
             raise ValueError(f"d_model: sines and cosines come in pairs; expected an even width, got {self.d_model}")
         head_width(self.d_model, self.nhead)
-
-
-@lru_cache(maxsize=16)
-def sincos_1d(length: int, dim: int) -> np.ndarray:
-    """PE, a sine and a cosine of every frequency side by side (Sec. 3.5).   (length, D), float64, D even"""
-    angles = np.outer(np.arange(length), 10_000.0 ** (-np.arange(0, dim, 2) / dim))
-    table = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, dim)
-    table.flags.writeable = False
-    return table
 
 
 # layers ------------------------------------------------------------------------------------
@@ -183,7 +173,7 @@ class Transformer(EncoderDecoder):
     def embedded(self, tokens):
         """``√D E[tokens] + PE``.   (B, N) -> (B, N, D)"""
         x = self.embed(tokens) * math.sqrt(self.config.d_model)
-        return self.dropout(x + beside(sincos_1d(tokens.shape[1], self.config.d_model), x))
+        return self.dropout(x + beside(sinusoid_1d(tokens.shape[1], self.config.d_model), x))
 
     def example_inputs(self, batch: int = 1) -> tuple:
         return (Blueprint((batch, self.config.max_len), np.int64),) * 2

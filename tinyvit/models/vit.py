@@ -15,7 +15,7 @@ from functools import partial
 
 from tinyvit.equations.resize import resize
 from tinyvit.models import vit_jax
-from tinyvit.models.config import Paper, Published, pair
+from tinyvit.models.config import Paper, Published, one_of, pair
 from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
 from tinyvit.nn.basic import LayerNorm, Linear
 from tinyvit.nn.embed import (
@@ -29,7 +29,7 @@ from tinyvit.nn.embed import (
     one_for_each,
     resample_square,
 )
-from tinyvit.nn.init import jax_initial, trunc_normal
+from tinyvit.nn.init import start_as_jax, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.elementwise import tanh
@@ -49,7 +49,7 @@ class ViTConfig:
     pos_embed     "learn" a row per token · "learn2d" a row per column and per row · "relative" per offset ·
                   "sincos" fixed · "none"
     weight_init   "timm": every linear map normal with σ = 0.02 · "jax": by its width, as the original code does (see
-                  ``jax_initial``); narrow models need it in order to learn
+                  ``nn.init.jax_initial``); narrow models need it in order to learn
     drop_rate     dropout after the positions, both layers of every MLP and every attention's projection (the paper's)
     representation_size  width of the head's hidden layer at pre-training (Sec. 3.1); timm's weights have none
     pos_embed_at  "stem" once · "every_layer" a table per block · "every_layer_shared" the same table at every block
@@ -76,14 +76,10 @@ class ViTConfig:
     representation_size: int | None = None
 
     def __post_init__(self):
-        for field, allowed in (
-            ("global_pool", ("token", "avg")),
-            ("pos_embed", POSITIONS),
-            ("pos_embed_at", PLACES),
-            ("weight_init", ("timm", "jax")),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field}: expected one of {allowed}, got {getattr(self, field)!r}")
+        one_of(("token", "avg"), global_pool=self.global_pool)
+        one_of(POSITIONS, pos_embed=self.pos_embed)
+        one_of(PLACES, pos_embed_at=self.pos_embed_at)
+        one_of(("timm", "jax"), weight_init=self.weight_init)
         if self.global_pool == "token" and not self.class_token:
             raise ValueError('global_pool: "token" needs class_token=True; use "avg"')
         if self.pos_embed_at != "stem" and self.pos_embed in ("none", "relative"):
@@ -118,9 +114,8 @@ class ViT(Module):
             self.pre_logits = PreLogits(c.embed_dim, c.representation_size, rng=rng)
         width = c.representation_size or c.embed_dim
         self.head = Linear(width, c.num_classes, rng=rng) if c.num_classes else Identity()
-        if c.weight_init == "jax" and rng is not None:
-            for name, parameter in self.named_parameters():
-                parameter.data = jax_initial(name, parameter.data, rng)
+        if c.weight_init == "jax":
+            start_as_jax(self, rng)
 
     def forward(self, images):
         z = self.encoded(self.tokens(images))

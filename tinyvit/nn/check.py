@@ -275,7 +275,7 @@ def _run(model: Module, images):
     outputs = _several(model(images))
     if len(outputs) == 1:
         return outputs[0]
-    return concatenate(*(reshape(y, shape=(images.shape[0], -1)) for y in outputs), axis=1)
+    return concatenate(*map(_rows, outputs), axis=1)
 
 
 def _several(y) -> tuple:
@@ -293,19 +293,18 @@ def _factory(model):
 
 
 class _OneToOne(Module):
-    """A model of several inputs or outputs as one of a single array: they stand side by side in it, flattened."""
+    """A model of several inputs as one of a single array: they stand side by side in it, flattened."""
 
     def __init__(self, model: Module, shapes):
         self.model, self.shapes = model, tuple(shapes)
 
     @staticmethod
     def around(model: Module, shapes) -> Module:
-        """The model itself if it has one input and (as the laws find) one output."""
+        """The model itself, unless it takes several inputs or says of its own what it takes."""
         return _OneToOne(model, shapes) if shapes or hasattr(model, "example_inputs") else model
 
     def forward(self, x):
-        y = self.model(*self.apart(x))
-        return concatenate(*map(_rows, y), axis=1) if isinstance(y, tuple) else y
+        return self.model(*self.apart(x))
 
     def apart(self, x):
         """The inputs that were put side by side."""

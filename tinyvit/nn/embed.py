@@ -147,6 +147,7 @@ def sincos_2d(grid: tuple[int, int], dim: int, temperature: float = 10_000.0) ->
     return table
 
 
+@lru_cache(maxsize=64)
 def sinusoid_1d(n: int, dim: int) -> np.ndarray:
     """The table of the first transformer (Vaswani et al. 2017, Sec. 3.5), (n, D), float64.
 
@@ -154,7 +155,9 @@ def sinusoid_1d(n: int, dim: int) -> np.ndarray:
     """
     i = np.arange(dim)
     angle = np.arange(n)[:, None] / 10_000.0 ** ((i - i % 2) / dim)
-    return np.where(i % 2, np.cos(angle), np.sin(angle))
+    table = np.where(i % 2, np.cos(angle), np.sin(angle))
+    table.flags.writeable = False
+    return table
 
 
 RESAMPLING = {
@@ -190,6 +193,11 @@ def resample_square(table, grid, *, prefix: int, method: str):
     return resample_positions(table, (side, side), grid, prefix=prefix, method=method)
 
 
+def at_least_single(table):
+    """A table's numbers, which a file may hold in half precision, in single precision at least."""
+    return table.astype(np.result_type(table.dtype, np.float32))
+
+
 def fit_tables(state: dict, shapes: dict, resample, method: str) -> dict:
     """A state from another resolution, its position tables resampled to a model's.
 
@@ -203,8 +211,7 @@ def fit_tables(state: dict, shapes: dict, resample, method: str) -> dict:
     for name in shapes.keys() & state.keys():
         table, shape = state[name], shapes[name]
         if table.shape != shape and table.ndim == len(shape) and table.shape[-1] == shape[-1] and table.size:
-            exact = table.astype(np.result_type(table.dtype, np.float32))
-            fitted[name] = resample(exact, shape, method)
+            fitted[name] = resample(at_least_single(table), shape, method)
     return {**state, **fitted} if fitted else state
 
 

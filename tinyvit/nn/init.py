@@ -81,6 +81,13 @@ def orthogonal(shape, *, rng, gain=1.0):
     return gain * (q.T if shape[0] < shape[1] else q)
 
 
+def start_as_jax(model, rng) -> None:
+    """Give every parameter of a model its value from ``jax_initial``; a blueprint stays one."""
+    if rng is not None:
+        for name, parameter in model.named_parameters():
+            parameter.data = jax_initial(name, parameter.data, rng)
+
+
 def jax_initial(name: str, value, rng):
     """A parameter's initial value in Google's JAX code of ViT and Mixer.
 
