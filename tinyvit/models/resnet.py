@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyvit.equations.pooling import max_pool2d
 from tinyvit.models.config import Paper, Published
 from tinyvit.nn.basic import BatchNorm, Conv2d, Linear
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
+from tinyvit.nn.pool import GlobalPool, MaxPool
 from tinyvit.primitives.elementwise import relu
-from tinyvit.primitives.reduce import mean
 
 
 @dataclass(frozen=True)
@@ -87,20 +86,6 @@ class Bottleneck(Module):
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-class MaxPool(Module):
-    """The largest of every 3×3 window, every second place.   (B, H, W, C) -> (B, H/2, W/2, C)"""
-
-    def forward(self, x):
-        return max_pool2d(x, size=3, stride=2, padding=1)
-
-
-class GlobalPool(Module):
-    """The mean over the map.   (B, H, W, C) -> (B, C)"""
-
-    def forward(self, x):
-        return mean(x, axis=(1, 2))
-
-
 class ResNet(Module):
     """Residual network.   images (B, H, W, C) -> logits (B, num_classes)"""
 
@@ -109,7 +94,7 @@ class ResNet(Module):
         size, stride = (3, 1) if c.small_stem else (7, 2)
         self.conv1 = _conv(c.in_chans, c.stem_width, size, stride, rng)
         self.bn1 = BatchNorm(c.stem_width, rng=rng)
-        self.maxpool = Identity() if c.small_stem else MaxPool()
+        self.maxpool = Identity() if c.small_stem else MaxPool(3, stride=2, padding=1)
         width_in = c.stem_width
         for i, (depth, width) in enumerate(zip(c.layers, c.channels, strict=True)):
             blocks = []

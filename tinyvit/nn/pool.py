@@ -1,0 +1,31 @@
+"""Pooling where a layer is needed: in stems, between stages, before the head."""
+
+from __future__ import annotations
+
+from tinyvit.equations.pooling import avg_pool2d, max_pool2d
+from tinyvit.nn.module import Module
+from tinyvit.primitives.reduce import mean
+
+
+class MaxPool(Module):
+    """The largest of every ``size`` × ``size`` window.   (B, H, W, C) -> (B, H', W', C)"""
+
+    def __init__(self, size: int, *, stride: int, padding: int = 0):
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x):
+        return max_pool2d(x, size=self.size, stride=self.stride, padding=self.padding)
+
+
+class AvgPool(MaxPool):
+    """The mean of every window.   (B, H, W, C) -> (B, H', W', C)"""
+
+    def forward(self, x):
+        return avg_pool2d(x, size=self.size, stride=self.stride, padding=self.padding)
+
+
+class GlobalPool(Module):
+    """The mean over the map.   (B, H, W, C) -> (B, C)"""
+
+    def forward(self, x):
+        return mean(x, axis=(1, 2))
