@@ -13,6 +13,7 @@ from tinyvit.models import (
     ceit,
     deepvit,
     deit,
+    densenet,
     igpt,
     mixer,
     resnet,
@@ -44,6 +45,7 @@ PAPERS = (
     transformer,
     bert,
     igpt,
+    densenet,
 )
 
 

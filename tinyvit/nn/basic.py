@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -32,17 +33,21 @@ class Linear(Module):
         return linear(x, self.weight, self.bias)
 
 
+CONVOLUTION_INIT = {"fan_in": fan_in_uniform, "kaiming": kaiming_normal,
+                    "kaiming_in": partial(kaiming_normal, fan="in")}  # fmt: skip
+
+
 class Conv2d(Module):
     """Convolution with a bias of its own or none.   (B, H, W, C) -> (B, H', W', O)
 
-    init: "fan_in" (PyTorch's default) or "kaiming" (normal, fan out: ResNets).
+    init: "fan_in" (PyTorch's default), "kaiming" (normal, fan out: ResNets) or "kaiming_in" (fan in: DenseNets).
     """
 
     def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, groups=1, bias=True,
                  init="fan_in", rng):  # fmt: skip
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_chans, in_chans // groups, *size)
-        self.weight = Parameter({"fan_in": fan_in_uniform, "kaiming": kaiming_normal}[init](shape, rng=rng))
+        self.weight = Parameter(CONVOLUTION_INIT[init](shape, rng=rng))
         fan_in = math.prod(shape[1:])
         self.bias = Parameter(fan_in_uniform((out_chans,), fan_in=fan_in, rng=rng)) if bias else None
         self.stride, self.padding, self.groups = stride, padding, groups
