@@ -13,6 +13,7 @@ from references import (
     ceit,
     deepvit,
     deit,
+    densenet,
     igpt,
     mixer,
     regnet,
@@ -42,5 +43,6 @@ PAPERS = (
     regnet,
     bert,
     igpt,
+    densenet,
 )
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

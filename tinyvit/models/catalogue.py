@@ -13,6 +13,7 @@ from tinyvit.models import (
     ceit,
     deepvit,
     deit,
+    densenet,
     igpt,
     mixer,
     regnet,
@@ -46,6 +47,7 @@ PAPERS = (
     transformer,
     bert,
     igpt,
+    densenet,
 )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tinyvit.models.config import Paper, Published
-from tinyvit.nn.basic import BatchNorm, conv_before_norm
+from tinyvit.nn.basic import BatchNorm, plain_conv
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
 from tinyvit.nn.pool import PooledHead
@@ -78,7 +78,7 @@ class ConvNormAct(Module):
     """``act(BN(conv(x)))``.   (B, H, W, C) -> (B, H/s, W/s, C')"""
 
     def __init__(self, in_chans, out_chans, size, *, stride=1, groups=1, act=relu, rng):
-        self.conv = conv_before_norm(in_chans, out_chans, size, stride=stride, groups=groups, rng=rng)
+        self.conv = plain_conv(in_chans, out_chans, size, stride=stride, groups=groups, rng=rng)
         self.bn = BatchNorm(out_chans, rng=rng)
         self.act = act
 
