@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from by_hand import convolution, norm, shaken
 from reference import variants
 
 from tinyvit import capture, create_model, describe
@@ -12,16 +13,6 @@ from tinyvit.models.regnet import PUBLISHED, RegNet, RegNetConfig, YBlock, block
 from tinyvit.nn.check import check_model
 
 TINY = RegNetConfig(in_chans=2, num_classes=3, depth=4, w0=8, wa=6.0, wm=1.8, group_size=4, stem_width=8)
-
-
-def shaken(module, rng):
-    """The module in float64 with every number of its state moved off its initial value, variances kept positive."""
-    module.astype(np.float64)
-    for name, value in module.named_state():
-        if value.dtype == np.float64:
-            noise = rng.normal(0, 0.3, value.shape)
-            value.data = value.data + (np.abs(noise) if name.endswith("running_var") else noise)
-    return module
 
 
 # widths -------------------------------------------------------------------------------------
@@ -55,26 +46,9 @@ def test_a_stage_has_whole_groups_and_a_group_no_more_than_the_stage():
 # the block ----------------------------------------------------------------------------------
 
 
-def norm(x, bn):
-    """A BatchNorm's evaluation, from its definition."""
-    return (x - bn.running_mean.data) / np.sqrt(bn.running_var.data + 1e-5) * bn.weight.data + bn.bias.data
-
-
-def pointwise(x, layer, stride=1):
-    """A 1×1 convolution and its norm."""
-    return norm(x[::stride, ::stride] @ layer.conv.weight.data[:, :, 0, 0].T, layer.bn)
-
-
-def in_groups(x, layer, stride, size):
-    """A 3×3 convolution in which every output sees its own group's ``size`` channels, and its norm."""
-    w, (H, W, C) = layer.conv.weight.data, x.shape
-    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-    out = np.zeros((-(-H // stride), -(-W // stride), C))
-    for i, j, o in np.ndindex(out.shape):
-        first = o // size * size
-        window = padded[i * stride : i * stride + 3, j * stride : j * stride + 3, first : first + size]
-        out[i, j, o] = np.sum(window * np.moveaxis(w[o], 0, -1))
-    return norm(out, layer.bn)
+def convolved(x, layer, stride=1):
+    """A convolution and its norm."""
+    return norm(convolution(x, layer.conv, stride), layer.bn)
 
 
 @pytest.mark.parametrize(("in_chans", "stride"), [(8, 1), (8, 2), (5, 1)])
@@ -84,11 +58,11 @@ def test_a_block_is_its_equation(in_chans, stride, rng):
     with capture(block, "se.gate") as seen:
         y = block(x).data
     for image, gate, out in zip(x, seen["se.gate"].data, y, strict=True):
-        inner = np.maximum(pointwise(image, block.conv1), 0)
-        inner = np.maximum(in_groups(inner, block.conv2, stride, 2), 0)
-        inner = pointwise(gate * inner, block.conv3)
+        inner = np.maximum(convolved(image, block.conv1), 0)
+        inner = np.maximum(convolved(inner, block.conv2, stride), 0)
+        inner = convolved(gate * inner, block.conv3)
         same = in_chans == 8 and stride == 1
-        shortcut = image if same else pointwise(image, block.downsample, stride)
+        shortcut = image if same else convolved(image, block.downsample, stride)
         np.testing.assert_allclose(out, np.maximum(inner + shortcut, 0), rtol=1e-11, atol=1e-13)
 
 
