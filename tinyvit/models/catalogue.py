@@ -13,8 +13,11 @@ from tinyvit.models import (
     ceit,
     deepvit,
     deit,
+    densenet,
+    efficientnet,
     igpt,
     mixer,
+    regnet,
     resnet,
     sasa,
     simple_vit,
@@ -41,9 +44,12 @@ PAPERS = (
     ceit,
     t2t_vit,
     sasa,
+    regnet,
+    efficientnet,
     transformer,
     bert,
     igpt,
+    densenet,
 )
 
 
