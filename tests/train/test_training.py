@@ -268,6 +268,8 @@ def test_a_small_model_stays_on_one_thread():
         ("t2t_vit_t_digits", 12, 0.92),
         ("sasa_digits", 5, 0.93),
         ("densenet_digits", 5, 0.95),
+        ("alexnet_digits", 8, 0.94),
+        ("vgg_digits", 8, 0.94),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
