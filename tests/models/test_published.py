@@ -86,9 +86,9 @@ def listing(name):
     for line in (DATA / "timm_names" / f"{name}.txt").read_text(encoding="utf-8").splitlines()[1:]:
         key, shape = line.split()
         shape = () if shape == "()" else tuple(map(int, shape.split("×")))
-        several = re.search(r"\.(\d+)-(\d+)\.", key)
+        several = re.search(r"(\d+)-(\d+)\.", key)
         first, last = map(int, several.groups()) if several else (0, 0)
-        shapes |= {re.sub(r"\.\d+-\d+\.", f".{i}.", key): shape for i in range(first, last + 1)}
+        shapes |= {re.sub(r"\d+-\d+\.", f"{i}.", key): shape for i in range(first, last + 1)}
     return shapes
 
 

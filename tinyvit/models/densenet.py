@@ -10,15 +10,17 @@ DenseNet-BC. Parameters have timm's and torchvision's names and shapes; as in ti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tinyvit.models.config import Paper, Published
-from tinyvit.nn.basic import BatchNorm, Conv2d, Linear
+from tinyvit.nn.basic import Linear, NormAct, plain_conv
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.noise import Dropout
 from tinyvit.nn.pool import AvgPool, GlobalPool, MaxPool
-from tinyvit.primitives.elementwise import relu
 from tinyvit.primitives.shape import concatenate
+
+_conv = partial(plain_conv, init="kaiming_in")  # as timm and torchvision start it
 
 
 @dataclass(frozen=True)
@@ -47,21 +49,14 @@ class DenseNetConfig:
             raise ValueError(f"block_config: expected at least one layer in every block, got {self.block_config}")
 
 
-class NormReLU(BatchNorm):
-    """``relu(BN(x))``, which stands *before* a convolution here.   (..., C) -> (..., C)"""
-
-    def forward(self, x):
-        return relu(super().forward(x))
-
-
 class DenseLayer(Module):
     """``H_ℓ``: to at most bn_size · k channels, then to the k new ones (Sec. 3).   (B, H, W, C) -> (B, H, W, k)"""
 
     def __init__(self, in_chans, growth_rate, bn_size, *, drop=0.0, rng):
         width = bn_size * growth_rate
-        self.norm1 = NormReLU(in_chans, rng=rng)
+        self.norm1 = NormAct(in_chans, rng=rng)
         self.conv1 = _conv(in_chans, width, 1, rng=rng)
-        self.norm2 = NormReLU(width, rng=rng)
+        self.norm2 = NormAct(width, rng=rng)
         self.conv2 = _conv(width, growth_rate, 3, rng=rng)
         self.drop = Dropout(drop)
 
@@ -90,7 +85,7 @@ class Transition(Module):
     """Half the channels and half the map (Sec. 3, with compression θ = ½).   (B, H, W, C) -> (B, H/2, W/2, C/2)"""
 
     def __init__(self, in_chans, out_chans, *, rng):
-        self.norm = NormReLU(in_chans, rng=rng)
+        self.norm = NormAct(in_chans, rng=rng)
         self.conv = _conv(in_chans, out_chans, 1, rng=rng)
         self.pool = AvgPool(2, stride=2)
 
@@ -108,7 +103,7 @@ class Features(Module):
             self.conv0, self.norm0, self.pool0 = _conv(c.in_chans, width, 3, rng=rng), Identity(), Identity()
         else:
             self.conv0 = _conv(c.in_chans, width, 7, stride=2, rng=rng)
-            self.norm0 = NormReLU(width, rng=rng)
+            self.norm0 = NormAct(width, rng=rng)
             self.pool0 = MaxPool(3, stride=2, padding=1)
         self.blocks = len(c.block_config)
         for i, depth in enumerate(c.block_config, start=1):
@@ -118,7 +113,7 @@ class Features(Module):
             if i < self.blocks:
                 setattr(self, f"transition{i}", Transition(width, width // 2, rng=rng))
                 width //= 2
-        self.norm5 = NormReLU(width, rng=rng)
+        self.norm5 = NormAct(width, rng=rng)
         self.width = width
 
     def forward(self, images):
@@ -151,11 +146,6 @@ class DenseNet(Module):
         """The feature map after every dense block, finest first. Any image size will do."""
         check_images(images, self.config.in_chans)
         return self.features.stages(images)
-
-
-def _conv(in_chans, out_chans, size, *, stride=1, rng):
-    """A convolution without bias, the map kept or divided by the stride."""
-    return Conv2d(in_chans, out_chans, size, stride=stride, padding=size // 2, bias=False, init="kaiming_in", rng=rng)
 
 
 # The paper's Table 1 (ImageNet), and the DenseNet-BC of its Table 2 (CIFAR). ----------------

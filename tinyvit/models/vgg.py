@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tinyvit.models.alexnet import AlexNet
 from tinyvit.models.config import Paper, Published
 from tinyvit.nn.basic import BatchNorm, Conv2d, Linear, ReLU
-from tinyvit.nn.init import normal, zeros
+from tinyvit.nn.init import normal
 from tinyvit.nn.module import Identity
 from tinyvit.nn.noise import Dropout, probability
 from tinyvit.nn.pool import MaxPool
@@ -71,9 +71,9 @@ class VGG(AlexNet):
         width, made = self.config.in_chans, []
         for depth, channels in zip(self.config.layers, self.config.channels, strict=True):
             for _ in range(depth):
-                conv = Conv2d(width, channels, 3, padding=1, init="kaiming", rng=rng)
-                conv.bias.data = zeros((channels,), rng=rng)
-                made += [conv, *[BatchNorm(channels, rng=rng)] * self.config.batch_norm, ReLU()]
+                made.append(Conv2d(width, channels, 3, padding=1, init="kaiming", rng=rng))
+                made += [BatchNorm(channels, rng=rng)] if self.config.batch_norm else []
+                made.append(ReLU())
                 width = channels
             made.append(MaxPool(2, stride=2))
         return made

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tinyvit.equations.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
-from tinyvit.nn.module import Module
+from tinyvit.nn.basic import Linear
+from tinyvit.nn.module import Identity, Module
 from tinyvit.primitives.reduce import mean
 
 
@@ -39,3 +40,13 @@ class GlobalPool(Module):
 
     def forward(self, x):
         return mean(x, axis=(1, 2))
+
+
+class PooledHead(Module):
+    """A linear map of the mean over the map.   (B, H, W, C) -> (B, num_classes)"""
+
+    def __init__(self, dim, num_classes, *, rng):
+        self.fc = Linear(dim, num_classes, rng=rng) if num_classes else Identity()
+
+    def forward(self, x):
+        return self.fc(mean(x, axis=tuple(range(1, len(x.shape) - 1))))
