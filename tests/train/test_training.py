@@ -270,6 +270,8 @@ def test_a_small_model_stays_on_one_thread():
         ("regnety_digits", 6, 0.94),
         ("efficientnet_digits", 6, 0.95),
         ("densenet_digits", 5, 0.95),
+        ("alexnet_digits", 8, 0.94),
+        ("vgg_digits", 8, 0.94),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from tinyvit.models import (
+    alexnet,
     bert,
     cait,
     ceit,
@@ -24,6 +25,7 @@ from tinyvit.models import (
     swin,
     t2t_vit,
     transformer,
+    vgg,
     vit,
     volo,
 )
@@ -50,6 +52,8 @@ PAPERS = (
     bert,
     igpt,
     densenet,
+    alexnet,
+    vgg,
 )
 
 

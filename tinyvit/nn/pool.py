@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyvit.equations.pooling import avg_pool2d, max_pool2d
+from tinyvit.equations.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from tinyvit.nn.basic import Linear
 from tinyvit.nn.module import Identity, Module
 from tinyvit.primitives.reduce import mean
@@ -23,6 +23,16 @@ class AvgPool(MaxPool):
 
     def forward(self, x):
         return avg_pool2d(x, size=self.size, stride=self.stride, padding=self.padding)
+
+
+class AdaptiveAvgPool(Module):
+    """The mean of every part of a map cut into ``size`` × ``size``.   (B, H, W, C) -> (B, size, size, C)"""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def forward(self, x):
+        return adaptive_avg_pool2d(x, size=self.size)
 
 
 class GlobalPool(Module):
