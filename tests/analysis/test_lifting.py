@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tinyvit import capture
-from tinyvit.analysis import attention_maps, lift_class_attention, lift_outlook, rollout
+from tinyvit.analysis import attention_maps, lift_class_attention, lift_neighbourhood, lift_outlook, rollout
+from tinyvit.models.nat import NeighbourhoodAttention
+from tinyvit.models.sasa import StandAloneAttention
 from tinyvit.models.volo import VOLO, ClassBlock, OutlookAttention, VOLOConfig
 
 
@@ -55,6 +57,42 @@ def test_a_row_sums_to_the_windows_that_reach_it():
     np.testing.assert_allclose(sums[1, 1], (9 + 6 + 6 + 4) / 9, rtol=1e-12)  # in four windows
 
 
+def received(layer, grid, dim, heads):
+    """What every place receives of what every other alone holds, by head: (heads, receives, gives)."""
+    N = grid[0] * grid[1]
+    one_hot = np.eye(N).reshape(N, *grid, 1) * np.ones(dim)
+    with capture(layer, "weights") as seen:
+        moved = layer(one_hot).data.reshape(N, N, heads, dim // heads)
+    return seen["weights"].data, moved[..., 0].transpose(2, 1, 0)
+
+
+@pytest.mark.parametrize(("K", "grid"), [(3, (4, 6)), (5, (5, 7)), (3, (3, 3)), (5, (3, 6)), (7, (2, 3)), (1, (2, 3))])
+def test_lifted_neighbourhood_attention_by_brute_force(K, grid, rng):
+    """Also where the map is filled up to K×K with zeros, which take their share."""
+    layer = NeighbourhoodAttention(6, 3, kernel_size=K, rng=rng).astype(np.float64)
+    layer.qkv.weight.data = np.concatenate([np.zeros((12, 6)), np.eye(6)])  # the weights do not depend on the values
+    layer.rpb.data = rng.normal(0, 2, layer.rpb.shape)
+    layer.proj.weight.data = np.eye(6)
+    weights, moved = received(layer, grid, 6, 3)
+    lifted = lift_neighbourhood(weights, grid)
+    assert lifted.shape == (len(weights), 3, *moved.shape[1:])
+    np.testing.assert_allclose(lifted[0], moved, rtol=1e-12, atol=1e-15)
+    assert (lifted[0].sum(axis=-1) < 1 - 1e-6).any() == (min(grid) < K)
+
+
+@pytest.mark.parametrize("mask_border", [True, False])
+@pytest.mark.parametrize(("K", "grid"), [(3, (4, 6)), (5, (2, 3))])
+def test_lifted_stand_alone_attention_by_brute_force(K, grid, mask_border, rng):
+    layer = StandAloneAttention(4, 4, K, 2, mask_border=mask_border, rng=rng).astype(np.float64)
+    layer.v.weight.data = np.eye(4).reshape(4, 4, 1, 1)
+    layer.k.weight.data = 0 * layer.k.weight.data
+    layer.q.weight.data = 0 * layer.q.weight.data  # equal weights, but for what the border takes
+    weights, moved = received(layer, grid, 4, 2)
+    lifted = lift_neighbourhood(weights, border=K // 2)
+    np.testing.assert_allclose(lifted[0], moved, rtol=1e-12, atol=1e-15)
+    assert (lifted[0].sum(axis=-1) < 1 - 1e-6).any() != mask_border
+
+
 def test_lifted_class_attention_by_brute_force(rng):
     block = ClassBlock(6, 2, rng=rng).astype(np.float64)
     z = rng.normal(size=(2, 5, 6))
@@ -85,3 +123,7 @@ def test_weights_that_do_not_fit_are_refused():
         lift_outlook(np.zeros((2, 6, 9, 9)), (3, 5))
     with pytest.raises(ValueError, match=r"expected shape \(B, h, 1, 1 \+ N\), got \(1, 2, 5, 5\)"):
         lift_class_attention(np.zeros((1, 2, 5, 5)))
+    with pytest.raises(ValueError, match=r"expected shape \(B, h, H, W, K²\), K odd, got \(1, 2, 4, 4, 16\)"):
+        lift_neighbourhood(np.zeros((1, 2, 4, 4, 16)))
+    with pytest.raises(ValueError, match=r"grid: expected at most that of the weights, \(4, 4\), got \(5, 4\)"):
+        lift_neighbourhood(np.zeros((1, 2, 4, 4, 9)), (5, 4))

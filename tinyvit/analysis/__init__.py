@@ -13,7 +13,7 @@ from tinyvit.analysis.attention_maps import (
     rollout,
 )
 from tinyvit.analysis.curvature import curvature, leading_eigenvalue
-from tinyvit.analysis.lifting import lift_class_attention, lift_outlook
+from tinyvit.analysis.lifting import lift_class_attention, lift_neighbourhood, lift_outlook
 from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
 from tinyvit.analysis.window_maps import lift_windows
 
@@ -26,6 +26,7 @@ __all__ = [
     "lanczos",
     "leading_eigenvalue",
     "lift_class_attention",
+    "lift_neighbourhood",
     "lift_outlook",
     "lift_windows",
     "mean_attention_distance",

@@ -9,6 +9,8 @@ import math
 
 import numpy as np
 
+from tinyvit.equations.neighbourhood import neighbours
+
 
 def lift_outlook(weights: np.ndarray, grid: tuple[int, int], *, stride: int = 2, padding: int = 1) -> np.ndarray:
     """Outlook attention's window weights as what every place receives from every other, over all windows.
@@ -30,6 +32,33 @@ def lift_outlook(weights: np.ndarray, grid: tuple[int, int], *, stride: int = 2,
     lifted = np.zeros((*weights.shape[:2], N + 1, N + 1), weights.dtype)  # place N is the border, cut off below
     np.add.at(lifted, (..., places[:, :, None], places[:, None, :]), weights)
     return lifted[:, :, :N, :N]
+
+
+def lift_neighbourhood(weights: np.ndarray, grid: tuple[int, int] | None = None, *, border: int = 0) -> np.ndarray:
+    """Neighbourhood attention's weights at the places that they are of.
+
+    weights (B, h, H, W, K²)  ->  (B, h, H·W, H·W), zero where a place is nobody's neighbour
+
+    grid    the map's own size, where it was filled up to K×K at the bottom and on the right (NAT): the rest is cut off
+    border  places of zeros around the map, K // 2 for stand-alone self-attention; at 0, neighbourhoods move inwards
+    What a place gives to filling and border is nobody's: its row sums to less than 1.
+
+    Raises ValueError for weights of another shape.
+    """
+    weights = np.asarray(weights)
+    size = math.isqrt(weights.shape[-1])
+    if weights.ndim != 5 or size**2 != weights.shape[-1] or size % 2 == 0:
+        raise ValueError(f"weights: expected shape (B, h, H, W, K²), K odd, got {weights.shape}")
+    B, h, *filled, _ = weights.shape
+    H, W = grid or filled
+    if H > filled[0] or W > filled[1]:
+        raise ValueError(f"grid: expected at most that of the weights, {tuple(filled)}, got {grid}")
+    beyond = [(border, border + n - inner) for n, inner in zip(filled, (H, W), strict=True)]
+    numbered = np.pad(np.arange(H * W).reshape(H, W), beyond, constant_values=H * W)
+    places = neighbours(numbered[None, ..., None], filled, size)[0, :H, :W].reshape(H * W, -1)
+    lifted = np.zeros((B, h, H * W, H * W + 1), weights.dtype)  # place H·W is beyond the map, cut off below
+    lifted[:, :, np.arange(H * W)[:, None], places] = weights[:, :, :H, :W].reshape(B, h, H * W, -1)
+    return lifted[..., : H * W]
 
 
 def lift_class_attention(weights: np.ndarray) -> np.ndarray:

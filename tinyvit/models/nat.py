@@ -209,7 +209,7 @@ PUBLISHED = {
 ALSO_COUNTED: dict = {}
 
 SMALL = {
-    "nat_digits": NATConfig(img_size=8, in_chans=1, num_classes=10, embed_dim=16, depths=(1, 2), num_heads=(2, 4),
+    "nat_digits": NATConfig(img_size=8, in_chans=1, num_classes=10, embed_dim=32, depths=(1, 1), num_heads=(4, 8),
                             kernel_size=3, mlp_ratio=2.0, drop_path_rate=0.0, small_stem=True),
     "nat_micro":  NATConfig(img_size=32, num_classes=10, embed_dim=24, depths=(2, 2, 2), num_heads=(2, 4, 8),
                             kernel_size=3, drop_path_rate=0.0),
