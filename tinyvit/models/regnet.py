@@ -86,7 +86,7 @@ class ConvNormAct(Module):
 
 
 class YBlock(Module):
-    """``relu(1×1 SE(3×3 1×1 x) + x)``, the 3×3 in groups (Fig. 4).     (B, H, W, C) -> (B, H/s, W/s, C')"""
+    """``relu(1×1 SE(3×3 1×1 x) + x)``, the 3×3 in groups (Fig. 4).   (B, H, W, C) -> (B, H/s, W/s, C')"""
 
     def __init__(self, in_chans, width, stride, *, group_size, se_ratio, rng):
         self.conv1 = ConvNormAct(in_chans, width, 1, rng=rng)
