@@ -110,6 +110,9 @@ def test_each_family_is_tested_in_its_own_way():
     assert preprocessing("vit_base_patch16_384", 384).crop == 1.0
     assert preprocessing("vit_base_patch16_224", 224, "imagenet").mean == IMAGENET.mean
     assert preprocessing("resnet50", 224) == IMAGENET
+    volo = {"volo_d1_384": 1.0, "volo_d2_384": 1.0, "volo_d3_448": 1.0, "volo_d4_448": 1.15, "volo_d5_512": 1.15}
+    assert {name: preprocessing(name, int(name[-3:])).crop for name in volo} == volo
+    assert preprocessing("volo_d4_224", 224).crop == 0.96
 
 
 def test_the_classes_are_those_of_the_model(weights, rng, tmp_path):

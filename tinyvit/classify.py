@@ -18,12 +18,14 @@ from tinyvit.nn.weights import load_weights
 
 STYLES = {"inception": INCEPTION, "imagenet": IMAGENET}
 
-# How the published weights were tested, by family: colours, crop at 224 pixels, crop of larger images. From timm's
-# configurations (ViT: those of "How to train your ViT?"; ResNet: torchvision's crop, here with bicubic interpolation).
+# How the published weights were tested, by family or by name: colours, crop at 224 pixels, crop of larger images. From
+# timm's configurations (ViT: those of "How to train your ViT?"; ResNet: torchvision's crop, here with bicubic
+# interpolation).
 TESTED = {
     "vit": (INCEPTION, 0.9, 1.0),
     "mixer": (INCEPTION, 0.875, 1.0),
-    "volo": (IMAGENET, 0.96, 1.15),
+    "volo": (IMAGENET, 0.96, 1.0),
+    **dict.fromkeys(("volo_d4_448", "volo_d5_448", "volo_d5_512"), (IMAGENET, 0.96, 1.15)),
     "cait": (IMAGENET, 1.0, 1.0),
     "deit": (IMAGENET, 0.9, 1.0),
     "swin": (IMAGENET, 0.9, 1.0),
@@ -71,7 +73,7 @@ def classify(path, name: str, *, weights, labels=None, style: str | None = None,
 
 def preprocessing(name: str, size: int, style: str | None = None) -> Preprocess:
     """How photos are prepared for a model."""
-    own, crop, large = TESTED.get(paper_of(name).family, OTHERS)
+    own, crop, large = TESTED.get(name) or TESTED.get(paper_of(name).family, OTHERS)
     return replace(STYLES[style] if style else own, crop=crop if size <= 224 else large)
 
 
