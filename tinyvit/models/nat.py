@@ -24,6 +24,7 @@ from tinyvit.nn.attention import Attention, Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear, layer_scale
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.lifting import lift_neighbourhood
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import pad, reshape, split
@@ -86,6 +87,9 @@ class NeighbourhoodAttention(Attention):
                                     kernel_size=self.kernel_size)  # fmt: skip
         return self.proj_drop(self.proj(y[:, :H, :W] if any(missing) else y))
 
+    def token_map(self, weights, shape):
+        return lift_neighbourhood(weights, shape[1:3])
+
     def position_bias(self, q):
         """B, (h, H, W, k·k): row and column of the table are the neighbour's offset, plus k - 1."""
         H, W = q.shape[1:3]
@@ -130,6 +134,8 @@ class ConvTokenizer(Module):
 
 class ConvDownsampler(Module):
     """An overlapping convolution and a norm (Fig. 5).   (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)"""
+
+    merges = 2
 
     def __init__(self, dim, *, rng):
         self.reduction = Conv2d(dim, 2 * dim, 3, stride=2, padding=1, bias=False, rng=rng)

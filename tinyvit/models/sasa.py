@@ -28,6 +28,7 @@ from tinyvit.models.resnet import Bottleneck, ResNet, ResNetConfig
 from tinyvit.nn.attention import head_width
 from tinyvit.nn.basic import Conv2d
 from tinyvit.nn.init import normal
+from tinyvit.nn.lifting import lift_neighbourhood
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.primitives.contract import einsum
 from tinyvit.primitives.shape import reshape
@@ -65,6 +66,7 @@ class StandAloneAttention(Module):
                              "columns; the width of a head must be even")  # fmt: skip
         check_kernel_size(kernel_size)
         self.kernel_size, self.stride, self.mask_border = kernel_size, stride, mask_border
+        self.merges = stride
         offsets = (self.head_dim // 2, kernel_size)
         self.row = Parameter(normal(offsets, std=self.head_dim**-0.5, rng=rng))
         self.col = Parameter(normal(offsets, std=self.head_dim**-0.5, rng=rng))
@@ -77,6 +79,9 @@ class StandAloneAttention(Module):
                                     kernel_size=self.kernel_size, scale=1.0)  # fmt: skip
         s = self.stride
         return y if s == 1 else avg_pool2d(y, size=s, ceil_mode=True, count_include_pad=False)
+
+    def token_map(self, weights, shape):
+        return lift_neighbourhood(weights, border=self.kernel_size // 2)
 
     def offset_scores(self, q):
         """``q_ijᵀ r_{a-i,b-j}``, of a row's part and a column's; -inf beyond the border, if it is masked.
