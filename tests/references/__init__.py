@@ -25,12 +25,14 @@ from references import (
     swin,
     t2t_vit,
     vit,
+    vit_pytorch,
     volo,
 )
 from references.reference import Reference
 
 PAPERS = (
     vit,
+    vit_pytorch,
     deit,
     deepvit,
     cait,
