@@ -60,9 +60,9 @@ class Blueprint:
         if method != "__call__":
             return NotImplemented
         if ufunc is np.matmul:
-            return _like(inputs, _matmul_shape(*(np.shape(_ghost(x)) for x in inputs)))
+            return _like(inputs, _matmul_shape(*map(_shape, inputs)))
         dtype = ufunc(*(_one(x) for x in inputs)).dtype
-        return Blueprint(np.broadcast_shapes(*(np.shape(_ghost(x)) for x in inputs)), dtype)
+        return Blueprint(np.broadcast_shapes(*map(_shape, inputs)), dtype)
 
     def __array_function__(self, func, types, args, kwargs):
         if func in _RULES:
@@ -93,6 +93,10 @@ def _ghost(x):
     if isinstance(x, Blueprint):
         return np.broadcast_to(np.zeros((), x.dtype), x.shape)
     return tuple(map(_ghost, x)) if isinstance(x, tuple | list) and any(isinstance(i, Blueprint) for i in x) else x
+
+
+def _shape(x) -> tuple:
+    return x.shape if hasattr(x, "shape") else np.shape(x)
 
 
 def _one(x):
@@ -143,7 +147,7 @@ def _(x):
 
 @_rule(np.where)
 def _(condition, x, y):
-    return Blueprint(np.broadcast_shapes(*(np.shape(_ghost(i)) for i in (condition, x, y))),
+    return Blueprint(np.broadcast_shapes(*map(_shape, (condition, x, y))),
                      np.result_type(*(_one(i) for i in (x, y))))  # fmt: skip
 
 

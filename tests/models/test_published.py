@@ -11,6 +11,7 @@ from reference import DATA, fixture, variants
 from tinyvit import count_macs, create_model, list_models, load_weights, save_weights
 from tinyvit.blueprint import Blueprint
 from tinyvit.models.catalogue import PAPERS, counted, published
+from tinyvit.models.ledger import count
 from tinyvit.models.resnet import ResNet, ResNetConfig
 from tinyvit.models.vit import ViT, ViTConfig
 from tinyvit.nn.describe import example_inputs
@@ -25,6 +26,13 @@ LATER = {
     "resnext50_32x4d@224": "grouped convolutions (ResNeXt)",
     "resnext101_64x4d@224": "as resnext50_32x4d",
     "resnext101_32x4d@224": "as resnext50_32x4d",
+    "resnet50d@224": "ResNet-D: a deep stem and averaging shortcuts",
+    "resnest26d@224": "split attention (ResNeSt)",
+    "resnest50d@224": "as resnest26d",
+    "resnest101e@224": "as resnest26d",
+    "resnest200e@224": "as resnest26d",
+    "hrnet_w18@224": "a backbone of segmentation systems; not among the classifiers here",
+    "hrnet_w48@224": "as hrnet_w18",
     "vit_relpos_base_patch16_224": "timm's own 2-D relative bias and layer scale, which the paper lacks",
 }
 
@@ -38,10 +46,8 @@ def test_every_row_is_counted_or_named_as_missing():
 
 @pytest.mark.parametrize("row", counted())
 def test_parameters_and_macs_are_exact(row):
-    paper, config = counted()[row]
-    model = paper.MODEL(config, rng=None)
-    assert model.num_parameters() == ROWS[row]["params"]
-    assert count_macs(model) == ROWS[row]["macs"]
+    assert count(row)["params"] == ROWS[row]["params"]
+    assert count(row)["macs"] == ROWS[row]["macs"]
 
 
 @pytest.mark.parametrize("name", [name for name, row in published().items() if row.counted_as])
@@ -54,15 +60,20 @@ def test_a_published_model_has_its_resolution_and_classes(name):
         assert config.num_classes == row["classes"]
 
 
-@pytest.mark.parametrize("name", ["vit_huge_patch14_392", "vit_large_patch16_384", "vit_base_patch8_224", "resnet152"])
+def largest(paper):
+    """The published model of a paper that has the most parameters."""
+    return max(paper.PUBLISHED, key=lambda name: create_model(name).num_parameters())
+
+
+@pytest.mark.parametrize("name", [largest(paper) for paper in PAPERS if paper.PUBLISHED])
 def test_counting_allocates_next_to_nothing(name):
-    """The largest has 2.5 GB of weights; its blueprint, and a run of it, take 3 MB at most."""
+    """The largest have gigabytes of weights; a blueprint, and a run of it, take what index tables and masks take."""
     count_macs(create_model("vit_digits"))  # what is imported on first use is not counted
     tracemalloc.start()
     count_macs(create_model(name))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 3e6, f"{peak / 1e6:.1f} MB"
+    assert peak < 20e6, f"{peak / 1e6:.1f} MB"
 
 
 def test_counts_do_not_depend_on_having_numbers(rng):
@@ -79,9 +90,9 @@ def listing(name):
     for line in (DATA / "timm_names" / f"{name}.txt").read_text(encoding="utf-8").splitlines()[1:]:
         key, shape = line.split()
         shape = () if shape == "()" else tuple(map(int, shape.split("×")))
-        several = re.search(r"\.(\d+)-(\d+)\.", key)
+        several = re.search(r"(\d+)-(\d+)\.", key)
         first, last = map(int, several.groups()) if several else (0, 0)
-        shapes |= {re.sub(r"\.\d+-\d+\.", f".{i}.", key): shape for i in range(first, last + 1)}
+        shapes |= {re.sub(r"\d+-\d+\.", f"{i}.", key): shape for i in range(first, last + 1)}
     return shapes
 
 

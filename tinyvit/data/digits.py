@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyvit.nn.embed import pixels
+
 CLASSES = 10
 
 
 class Dataset(NamedTuple):
     """Images with their labels; being a pair, a whole data set is also a batch.
 
-    images: (N, H, W, C), labels: (N,)
+    images: (N, H, W, C), floats in [0, 1] or bytes, which `batches` makes floats of; labels: (N,)
     """
 
     images: np.ndarray
@@ -67,7 +69,8 @@ def batches(
 
     images: (N, …), labels: (N, …)  ->  pairs of (batch_size, …), (batch_size, …)
 
-    The last batch is smaller where N is no multiple of `batch_size`; `drop_last` leaves it out.
+    Bytes come as floats in [0, 1]. The last batch is smaller where N is no multiple of `batch_size`;
+    `drop_last` leaves it out.
     """
     images, labels = dataset
     if len(images) != len(labels):
@@ -81,7 +84,7 @@ def batches(
         order = np.arange(total) if rng is None else rng.permutation(total)
     stop = total - total % size if drop_last else total
     chosen = (order[start : start + size] for start in range(0, stop, size))
-    return (Dataset(images[i], labels[i]) for i in chosen)
+    return (Dataset(pixels(images[i]), labels[i]) for i in chosen)
 
 
 def shuffled(total: int, rng: np.random.Generator) -> np.ndarray:

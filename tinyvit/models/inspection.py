@@ -111,8 +111,9 @@ def inspect_weights(weights) -> Inspection:
 def _fit(name: str, state: dict, **settings) -> Fit:
     """How a state, under our names or those of the paper's own code, fits one model."""
     model = create_model(name, **settings)
-    misfits = model.misfits(converted(state, model.original_names))
-    matching = len(dict(model.named_state())) - len(misfits.missing) - len(misfits.misshaped)
+    ours = converted(state, model.original_names)
+    misfits = model.misfits(ours)
+    matching = len(ours) - len(misfits.unexpected) - len(misfits.misshaped)
     return Fit(name, settings, matching, misfits)
 
 

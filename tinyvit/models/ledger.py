@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from functools import cache
 
 from tinyvit.models.catalogue import counted, published
 from tinyvit.models.config import pair
@@ -15,18 +16,25 @@ UNITS = {"M": 10**6, "G": 10**9}
 
 def count(name: str) -> dict:
     """One counted row: its name, family, resolution [H, W], params and macs (for one image, or one text)."""
+    (H, W), params, macs = _numbers(name)
+    return {"name": name, "family": counted()[name][0].PAPER.family, "resolution": [H, W], "params": params,
+            "macs": macs}  # fmt: skip
+
+
+@cache  # a tenth of a second for a deep model, and asked for again by every table
+def _numbers(name: str) -> tuple:
+    """Resolution, parameters and MACs of a counted row."""
     paper, config = counted()[name]
     model = paper.MODEL(config, rng=None)
-    return {"name": name, "family": paper.PAPER.family, "resolution": resolution(model),
-            "params": model.num_parameters(), "macs": count_macs(model)}  # fmt: skip
+    return resolution(model), model.num_parameters(), count_macs(model)
 
 
-def resolution(model) -> list[int]:
-    """[H, W] of the images a model takes; a text of N tokens is [1, N]."""
+def resolution(model) -> tuple[int, int]:
+    """(H, W) of the images a model takes; a text of N tokens is (1, N)."""
     size = getattr(model, "img_size", None) or getattr(model.config, "img_size", None)
     if size is not None:
-        return list(pair(size))
-    return [1, example_inputs(model)[0].shape[1]]
+        return pair(size)
+    return 1, example_inputs(model)[0].shape[1]
 
 
 def counts() -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tinyvit.autodiff.cost import MacCounter
@@ -39,16 +40,23 @@ class _Shapes(Listener):
 def measure(model: Module, shape: tuple | None = None) -> list[Row]:
     """A Row for the model (named "") and every module that runs on its example inputs, or an array of ``shape``."""
     counter, shapes = MacCounter(), _Shapes()
-    inputs = example_inputs(model) if shape is None else (Blueprint(shape),)
-    blueprints = {name: Blueprint(value.shape, value.dtype) for name, value in model.named_state()}
-    with no_grad(), swapped(model, blueprints), listening(counter), listening(shapes):
-        model(*inputs)
+    _run_on_shapes(model, shape, counter, shapes)
     modules = {id(module): (name, module) for name, module in reversed(list(model.named_modules()))}
     return [
         Row(modules[key][0], type(modules[key][1]).__name__, shape, modules[key][1].num_parameters(),
             counter.by_module.get(key, 0))
         for key, shape in shapes.shapes.items()
     ]  # fmt: skip
+
+
+def _run_on_shapes(model: Module, shape: tuple | None, *listeners) -> None:
+    """Run the model on shapes alone, heard by the listeners."""
+    inputs = example_inputs(model) if shape is None else (Blueprint(shape),)
+    blueprints = {name: Blueprint(value.shape, value.dtype) for name, value in model.named_state()}
+    with no_grad(), swapped(model, blueprints), ExitStack() as heard:
+        for listener in listeners:
+            heard.enter_context(listening(listener))
+        model(*inputs)
 
 
 def example_inputs(model: Module, batch: int = 1) -> tuple:
@@ -68,7 +76,9 @@ def input_shape(model: Module, batch: int = 1) -> tuple:
 
 def count_macs(model: Module, shape: tuple | None = None) -> int:
     """Multiply-accumulates of convolutions and matrix products, exact; for one image, or an input of ``shape``."""
-    return measure(model, shape)[0].macs
+    counter = MacCounter()
+    _run_on_shapes(model, shape, counter)
+    return counter.by_module.get(id(model), 0)
 
 
 def describe(model: Module, depth: int = 2, shape: tuple | None = None) -> str:

@@ -84,6 +84,12 @@ def check_images(images, channels: int, size: tuple[int, int] | None = None) -> 
         raise TypeError(f"images: expected floating-point numbers, got {images.dtype}; scale them to about ±1 first")
 
 
+def pixels(images):
+    """Images or clips of bytes as float32 from 0 to 1; whatever else comes is left as it is."""
+    is_bytes = getattr(images, "dtype", None) == np.uint8 and images.ndim >= 4
+    return images.astype(np.float32) / np.float32(255) if is_bytes else images
+
+
 def grid_of(img_size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     """Rows and columns of patches. Raises ValueError where the image is not a whole number of them."""
     if any(n % patch_size for n in img_size):

@@ -18,6 +18,7 @@ from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.equations.loss import cross_entropy
 from tinyvit.machine import reuse_memory, side_by_side, useful_workers
+from tinyvit.nn.embed import pixels
 from tinyvit.nn.module import Module
 from tinyvit.train.gradient import Gradient, global_norm
 from tinyvit.train.microbatch import fair_chunk
@@ -84,14 +85,14 @@ def predict(model: Module, images, *, chunk: int = 16, workers: int | None = Non
 
     The images are cut into parts of ``chunk`` that run side by side on ``workers`` threads (see ``threaded``), but not
     for a model in training mode or on a device. Put it in evaluation mode for outputs without noise. Images on the host
-    are moved to where the model is; the outputs stay there.
+    are moved to where the model is; the outputs stay there. Bytes are taken as pixels from 0 to 255.
     """
     threads = 1 if model.training or model.on_device else workers or useful_workers(model.num_parameters())
     size = len(images) if threads == 1 else fair_chunk(chunk, len(images), threads)
 
     def forward(start):
         with no_grad():
-            return raw(model(model.bring(images[start : start + size])))
+            return raw(model(model.bring(pixels(images[start : start + size]))))
 
     return np.concatenate(side_by_side(forward, range(0, max(len(images), 1), max(size, 1)), threads))
 
