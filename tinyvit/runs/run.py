@@ -266,8 +266,9 @@ def _small(config: RunConfig) -> bool:
 
 def described(record: dict, epochs: int) -> str:
     """An epoch's record in a line."""
-    return (f"epoch {record['epoch']:>3}/{epochs}  loss {record['loss']:.4f}  "
-            f"validation {record['validation_loss']:.4f} {record['validation_accuracy']:.1%}  {record['images_per_second']:.0f} images/s")  # fmt: skip
+    r = record
+    return (f"epoch {r['epoch']:>3}/{epochs}  loss {r['loss']:.4f}  validation {r['validation_loss']:.4f} "
+            f"{r['validation_accuracy']:.1%}  {r['images_per_second']:.0f} images/s")  # fmt: skip
 
 
 @contextmanager
