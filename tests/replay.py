@@ -143,15 +143,14 @@ def build(meta: dict):
     reference, what = MODELS.get((source, cls)), cls or meta["name"]
     if reference is None:
         raise NotBuilt(f"{what} of {meta['source']}")
-    settings = {}
-    for name, value in arguments(meta, reference.fixed).items():
-        value = reference.values.get(name, lambda v: v)(value)
-        settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
-    known = {f.name for f in fields(reference.config)}
-    if unknown := sorted(settings.keys() - known):
-        raise NotBuilt(f"{what} of {meta['source']} with {', '.join(unknown)}")
-    follow = {name: rule(settings) for name, rule in reference.defaults.items() if settings.get(name) is None}
+    known, settings = {f.name for f in fields(reference.config)}, {}
     try:
+        for name, value in arguments(meta, reference.fixed).items():
+            value = reference.values.get(name, lambda v: v)(value)
+            settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
+        if unknown := sorted(settings.keys() - known):
+            raise NotBuilt(f"{what} of {meta['source']} with {', '.join(unknown)}")
+        follow = {name: rule(settings) for name, rule in reference.defaults.items() if settings.get(name) is None}
         return reference, reference.model(reference.config(**settings | follow), rng=None)
     except ValueError as error:
         raise NotBuilt(f"{what} of {meta['source']}: {error}") from error

@@ -113,6 +113,13 @@ def test_a_setting_of_which_we_have_one_value(tmp_path):
         replay(with_settings(source, tmp_path, beside={"ln_eps": 1e-5}))
 
 
+@pytest.mark.parametrize("row", ["ir_r1_k3_s1_e1_c8_se0.25", "ir_r1_k3_s1_e4_c8_se0.25_noskip", "er_r1_k3_s1_e4_c8"])
+def test_a_stage_that_we_have_no_words_for(row, tmp_path):
+    source = DATA / "shared-efficientnet.npz"
+    with pytest.raises(NotBuilt, match=row):
+        replay(with_settings(source, tmp_path, arch=[[row]]))
+
+
 def test_files_that_are_none_end_in_a_line(tmp_path, capsys):
     (tmp_path / "text.npz").write_text("hello")
     with io.BytesIO() as buffer:

@@ -5,6 +5,7 @@ from math import erf, sqrt
 
 import numpy as np
 import pytest
+from by_hand import norm, shaken
 
 from tinyvit import capture, gradients, swapped
 from tinyvit.models.ceit import CeiT, CeiTConfig, Image2Tokens, LastTokenAttention, LeFF
@@ -13,23 +14,8 @@ TINY = CeiTConfig(img_size=(21, 28), patch_size=2, in_chans=2, num_classes=3, em
                   mlp_ratio=2, stem_width=4)  # fmt: skip
 
 
-def shaken(module, rng):
-    """The module in float64 with every number of its state moved off its initial value, variances kept positive."""
-    module.astype(np.float64)
-    for name, value in module.named_state():
-        if value.dtype == np.float64:
-            noise = rng.normal(0, 0.3, value.shape)
-            value.data = value.data + (np.abs(noise) if name.endswith("running_var") else noise)
-    return module
-
-
 def gelu(x):
     return x * (1 + np.vectorize(erf)(x / sqrt(2))) / 2
-
-
-def norm(x, bn):
-    """A BatchNorm's evaluation, from its definition."""
-    return (x - bn.running_mean.data) / np.sqrt(bn.running_var.data + 1e-5) * bn.weight.data + bn.bias.data
 
 
 def test_the_stem_is_convolution_norm_and_maximum(rng):

@@ -26,6 +26,13 @@ LATER = {
     "resnext50_32x4d@224": "grouped convolutions (ResNeXt)",
     "resnext101_64x4d@224": "as resnext50_32x4d",
     "resnext101_32x4d@224": "as resnext50_32x4d",
+    "resnet50d@224": "ResNet-D: a deep stem and averaging shortcuts",
+    "resnest26d@224": "split attention (ResNeSt)",
+    "resnest50d@224": "as resnest26d",
+    "resnest101e@224": "as resnest26d",
+    "resnest200e@224": "as resnest26d",
+    "hrnet_w18@224": "a backbone of segmentation systems; not among the classifiers here",
+    "hrnet_w48@224": "as hrnet_w18",
     "vit_relpos_base_patch16_224": "timm's own 2-D relative bias and layer scale, which the paper lacks",
 }
 
@@ -83,9 +90,9 @@ def listing(name):
     for line in (DATA / "timm_names" / f"{name}.txt").read_text(encoding="utf-8").splitlines()[1:]:
         key, shape = line.split()
         shape = () if shape == "()" else tuple(map(int, shape.split("×")))
-        several = re.search(r"\.(\d+)-(\d+)\.", key)
+        several = re.search(r"(\d+)-(\d+)\.", key)
         first, last = map(int, several.groups()) if several else (0, 0)
-        shapes |= {re.sub(r"\.\d+-\d+\.", f".{i}.", key): shape for i in range(first, last + 1)}
+        shapes |= {re.sub(r"\d+-\d+\.", f"{i}.", key): shape for i in range(first, last + 1)}
     return shapes
 
 

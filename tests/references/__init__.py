@@ -7,7 +7,25 @@ says which of our functions it calls. There is no layer code here: everything is
 
 from __future__ import annotations
 
-from references import bert, cait, ceit, deepvit, deit, igpt, mixer, resnet, sasa, simple_vit, swin, t2t_vit, vit, volo
+from references import (
+    bert,
+    cait,
+    ceit,
+    deepvit,
+    deit,
+    densenet,
+    efficientnet,
+    igpt,
+    mixer,
+    regnet,
+    resnet,
+    sasa,
+    simple_vit,
+    swin,
+    t2t_vit,
+    vit,
+    volo,
+)
 from references.reference import Reference
 
 PAPERS = (
@@ -23,7 +41,10 @@ PAPERS = (
     ceit,
     t2t_vit,
     sasa,
+    regnet,
+    efficientnet,
     bert,
     igpt,
+    densenet,
 )
 MODELS: dict[tuple[str, str], Reference] = {key: entry for paper in PAPERS for key, entry in paper.MODELS.items()}

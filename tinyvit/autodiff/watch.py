@@ -20,6 +20,7 @@ class Watch:
     listeners  the captures and profiles at work
     modules    the modules running now, outermost first
     noise      a generator in place of the modules' own, where parts of a batch run side by side
+    shared     whether they do, so that nobody may move the weights
     """
 
     recording: bool = True
@@ -27,6 +28,7 @@ class Watch:
     listeners: tuple = ()
     modules: tuple = ()
     noise: object = None
+    shared: bool = False
 
 
 _current: ContextVar[Watch] = ContextVar("tinyvit.watch", default=Watch())  # noqa: B039 - it is frozen

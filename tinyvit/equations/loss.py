@@ -120,24 +120,26 @@ def distillation(student, teacher, *, tau=1.0, reduction="mean"):
 
 
 @equation
-def soft_distillation(student, teacher, targets, distilled=None, *, tau=3.0, lam=0.1, reduction="mean"):
+def soft_distillation(student, teacher, targets, distilled=None, *, tau=3.0, lam=0.1, smoothing=0.0, reduction="mean"):
     """``(1 - λ) CE(Z_s, y) + λ τ² KL(softmax(Z_t/τ) ‖ softmax(Z_s/τ))`` (DeiT, Touvron et al. 2021, Eq. 2).
 
-    student, teacher (B, K), targets as of ``cross_entropy``; reduction of the second term, as of ``distillation``
+    student, teacher (B, K), targets and smoothing as of ``cross_entropy``; reduction of the second term, as of
+    ``distillation``
     distilled  logits (B, K) of a distillation token's head, which then learn from the teacher in the student's place
     """
     second = distillation(student if distilled is None else distilled, teacher, tau=tau, reduction=reduction)
-    return (1 - lam) * cross_entropy(student, targets) + lam * second
+    return (1 - lam) * cross_entropy(student, targets, smoothing=smoothing) + lam * second
 
 
 @equation
-def hard_distillation(student, teacher, targets, distilled=None, *, lam=0.5):
+def hard_distillation(student, teacher, targets, distilled=None, *, lam=0.5, smoothing=0.0):
     """``(1 - λ) CE(Z_s, y) + λ CE(Z_s, argmax Z_t)``: the teacher's decision is a second label (DeiT, Eq. 3: λ = ½).
 
+    smoothing  of the targets; a decision of the teacher is not smoothed
     distilled  logits (B, K) of a distillation token's head, which then learn from the teacher in the student's place
     """
     second = cross_entropy(student if distilled is None else distilled, argmax(teacher, axis=-1))
-    return (1 - lam) * cross_entropy(student, targets) + lam * second
+    return (1 - lam) * cross_entropy(student, targets, smoothing=smoothing) + lam * second
 
 
 # yes or no ---------------------------------------------------------------------------------

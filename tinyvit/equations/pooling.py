@@ -10,7 +10,6 @@ from tinyvit.autodiff.op import equation
 from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import like
 from tinyvit.equations.convolution import borders, check_images
-from tinyvit.primitives.contract import einsum
 from tinyvit.primitives.reduce import max, sum
 from tinyvit.primitives.shape import getitem, pad, per_axis, reshape, transpose, unfold
 
@@ -45,8 +44,9 @@ def adaptive_avg_pool2d(x, *, size):
     Part i reaches from ⌊i H/H'⌋ to ⌈(i + 1) H/H'⌉: parts overlap where the lengths do not divide. size: one or two.
     """
     check_images(x)
-    rows, columns = (like(_mean_matrix(*along).astype(x.dtype), raw(x)) for along in _parts(x, size))
-    return einsum(einsum(x, rows, spec="bhwc,ph->bpwc"), columns, spec="bpwc,qw->bpqc")
+    for axis, (n, parts) in enumerate(_parts(x, size), start=1):
+        x = _part_means(x, axis, n, parts)
+    return x
 
 
 @equation
@@ -117,12 +117,13 @@ def _part_bounds(n: int, parts: int):
     return i * n // parts, -(-(i + 1) * n // parts)
 
 
-def _mean_matrix(n: int, parts: int) -> np.ndarray:
-    """The (parts, n) matrix that takes the mean of every part."""
+def _part_means(x, axis: int, n: int, parts: int):
+    """The mean of every part of one axis. No matrix product: pooling is not counted among them."""
     starts, ends = _part_bounds(n, parts)
-    at = np.arange(n)
-    inside = (at >= starts[:, None]) & (at < ends[:, None])
-    return inside / (ends - starts)[:, None]
+    windows = getitem(x, index=(*[slice(None)] * axis, _part_indices(n, parts)))  # the axis becomes (parts, longest)
+    share = (np.arange(windows.shape[axis + 1]) < (ends - starts)[:, None]) / (ends - starts)[:, None]
+    share = share.reshape(*share.shape, *[1] * (x.ndim - axis - 1)).astype(x.dtype)
+    return sum(windows * like(share, raw(x)), axis=axis + 1)
 
 
 def _part_indices(n: int, parts: int) -> np.ndarray:

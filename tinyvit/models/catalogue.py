@@ -8,19 +8,24 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from tinyvit.models import (
+    alexnet,
     bert,
     cait,
     ceit,
     deepvit,
     deit,
+    densenet,
+    efficientnet,
     igpt,
     mixer,
+    regnet,
     resnet,
     sasa,
     simple_vit,
     swin,
     t2t_vit,
     transformer,
+    vgg,
     vit,
     volo,
 )
@@ -41,9 +46,14 @@ PAPERS = (
     ceit,
     t2t_vit,
     sasa,
+    regnet,
+    efficientnet,
     transformer,
     bert,
     igpt,
+    densenet,
+    alexnet,
+    vgg,
 )
 
 

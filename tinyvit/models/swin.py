@@ -17,8 +17,8 @@ from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
 from tinyvit.nn.embed import at_least_single, check_images, grid_of
 from tinyvit.nn.module import Identity, Module
+from tinyvit.nn.pool import PooledHead
 from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
-from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import reshape, transpose
 
 EPS = 1e-5  # of every LayerNorm
@@ -126,16 +126,6 @@ class SwinStage(Module):
         for block in self.blocks:
             x = block(x)
         return x
-
-
-class PooledHead(Module):
-    """A linear map of the mean over the map.   (B, H, W, C) -> (B, num_classes)"""
-
-    def __init__(self, dim, num_classes, *, rng):
-        self.fc = Linear(dim, num_classes, rng=rng) if num_classes else Identity()
-
-    def forward(self, x):
-        return self.fc(mean(x, axis=tuple(range(1, len(x.shape) - 1))))
 
 
 class Swin(Module):

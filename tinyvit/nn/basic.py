@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -35,20 +36,29 @@ class Linear(Module):
 class Conv2d(Module):
     """Convolution with a bias of its own or none.   (B, H, W, C) -> (B, H', W', O)
 
-    init: "fan_in" (PyTorch's default) or "kaiming" (normal, fan out: ResNets).
+    init: "fan_in" (PyTorch's default), "kaiming" (normal, fan out: ResNets) or "kaiming_in" (fan in: DenseNets), whose
+    biases are zero.
     """
 
     def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, groups=1, bias=True,
                  init="fan_in", rng):  # fmt: skip
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_chans, in_chans // groups, *size)
-        self.weight = Parameter({"fan_in": fan_in_uniform, "kaiming": kaiming_normal}[init](shape, rng=rng))
-        fan_in = math.prod(shape[1:])
-        self.bias = Parameter(fan_in_uniform((out_chans,), fan_in=fan_in, rng=rng)) if bias else None
+        weights = {"fan_in": fan_in_uniform, "kaiming": partial(kaiming_normal, groups=groups),
+                   "kaiming_in": partial(kaiming_normal, fan="in")}  # fmt: skip
+        self.weight = Parameter(weights[init](shape, rng=rng))
+        biases = partial(fan_in_uniform, fan_in=math.prod(shape[1:])) if init == "fan_in" else zeros
+        self.bias = Parameter(biases((out_chans,), rng=rng)) if bias else None
         self.stride, self.padding, self.groups = stride, padding, groups
 
     def forward(self, x):
         return conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
+
+
+def plain_conv(in_chans, out_chans, kernel_size, *, stride=1, groups=1, init="kaiming", rng) -> Conv2d:
+    """A convolution beside a norm, which has the bias: the map stays as large as it is, or shrinks by the stride."""
+    return Conv2d(in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False,
+                  init=init, rng=rng)  # fmt: skip
 
 
 class LayerNorm(Module):
@@ -95,6 +105,17 @@ class BatchNorm(Module):
         ):
             running.data = ((1 - self.momentum) * running.data + self.momentum * batch).astype(running.dtype)
         self.num_batches_tracked.data = self.num_batches_tracked.data + 1
+
+
+class NormAct(BatchNorm):
+    """``act(BN(x))``, as one module where the reference has one name for both.   (..., C) -> (..., C)"""
+
+    def __init__(self, dim: int, *, act=relu, rng):
+        super().__init__(dim, rng=rng)
+        self.act = act
+
+    def forward(self, x):
+        return self.act(super().forward(x))
 
 
 class ReLU(Module):

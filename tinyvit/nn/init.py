@@ -68,9 +68,14 @@ def fan_in_uniform(shape, *, rng, fan_in=None):
 
 
 @_or_blueprint
-def kaiming_normal(shape, *, rng):
-    """Normal with variance 2/fan_out, which keeps the gradient's size through ReLUs (He et al. 2015, Eq. 14)."""
-    return rng.normal(0, math.sqrt(2 / _fans(shape)[1]), shape)
+def kaiming_normal(shape, *, rng, fan="out", groups=1):
+    """Normal with variance 2/fan_out, which keeps the gradient's size through ReLUs (He et al. 2015, Eq. 14).
+
+    Or, with ``fan="in"``, with 2/fan_in, which keeps the values' size (Eq. 10). An input of a grouped convolution
+    reaches the outputs of its group only.
+    """
+    fan_in, fan_out = _fans(shape)
+    return rng.normal(0, math.sqrt(2 / (fan_in if fan == "in" else fan_out // groups)), shape)
 
 
 @_or_blueprint

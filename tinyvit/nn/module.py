@@ -204,10 +204,12 @@ class Sequential(Module):
         for i, module in enumerate(modules):
             setattr(self, str(i), module)
 
+    def __iter__(self) -> Iterator[Module]:
+        return (child for _, child in _children(self) if isinstance(child, Module))
+
     def forward(self, x):
-        for _, module in _children(self):
-            if isinstance(module, Module):
-                x = module(x)
+        for module in self:
+            x = module(x)
         return x
 
 

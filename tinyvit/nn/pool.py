@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tinyvit.equations.pooling import avg_pool2d, max_pool2d
-from tinyvit.nn.module import Module
+from tinyvit.equations.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
+from tinyvit.nn.basic import Linear
+from tinyvit.nn.module import Identity, Module
 from tinyvit.primitives.reduce import mean
 
 
@@ -24,8 +25,28 @@ class AvgPool(MaxPool):
         return avg_pool2d(x, size=self.size, stride=self.stride, padding=self.padding)
 
 
+class AdaptiveAvgPool(Module):
+    """The mean of every part of a map cut into ``size`` × ``size``.   (B, H, W, C) -> (B, size, size, C)"""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def forward(self, x):
+        return adaptive_avg_pool2d(x, size=self.size)
+
+
 class GlobalPool(Module):
     """The mean over the map.   (B, H, W, C) -> (B, C)"""
 
     def forward(self, x):
         return mean(x, axis=(1, 2))
+
+
+class PooledHead(Module):
+    """A linear map of the mean over the map.   (B, H, W, C) -> (B, num_classes)"""
+
+    def __init__(self, dim, num_classes, *, rng):
+        self.fc = Linear(dim, num_classes, rng=rng) if num_classes else Identity()
+
+    def forward(self, x):
+        return self.fc(mean(x, axis=tuple(range(1, len(x.shape) - 1))))

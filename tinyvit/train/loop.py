@@ -20,7 +20,9 @@ from tinyvit.equations.loss import cross_entropy
 from tinyvit.machine import reuse_memory, side_by_side, useful_workers
 from tinyvit.nn.embed import pixels
 from tinyvit.nn.module import Module
-from tinyvit.train.objective import Gradient, fair_chunk, global_norm
+from tinyvit.train.gradient import Gradient, global_norm
+from tinyvit.train.microbatch import fair_chunk
+from tinyvit.train.optimizer import Optimizer
 from tinyvit.train.schedule import Schedule
 
 
@@ -46,7 +48,7 @@ def training(
     model: Module,
     batches: Iterable,
     gradient: Gradient,
-    optimizer,
+    optimizer: Optimizer,
     schedule: Schedule,
     *,
     rng: np.random.Generator,
