@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--weights", required=True, metavar="FILE", help="a file, or hf-hub:owner/name")
     classify.add_argument("--labels", metavar="FILE", help="the names of the classes, one a line")
     classify.add_argument("--preprocess", choices=("inception", "imagenet"), help="colours, if not the paper's own")
-    classify.add_argument("--attention", metavar="PNG", help="draw where the class token looked")
+    classify.add_argument("--attention", metavar="PNG", help="draw where the model looked")
     classify.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default 5)")
     classify.set_defaults(run=_classify)
 
