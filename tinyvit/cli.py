@@ -64,9 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--weights", required=True, metavar="FILE", help="a file, or hf-hub:owner/name")
     classify.add_argument("--labels", metavar="FILE", help="the names of the classes, one a line")
     classify.add_argument("--preprocess", choices=("inception", "imagenet"), help="colours, if not the paper's own")
-    classify.add_argument("--attention", metavar="PNG", help="draw where the class token looked")
+    classify.add_argument("--attention", metavar="PNG", help="draw where the model looked")
     classify.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default 5)")
     classify.set_defaults(run=_classify)
+
+    figures = commands.add_parser("figures", help="figures for slides: an idea step by step, on a few tokens")
+    figures.add_argument("names", nargs="*", metavar="NAME", help="which to draw, or all; without one they are listed")
+    figures.add_argument("--out", default="figures", metavar="DIR", help="folder for them (default figures)")
+    figures.set_defaults(run=_figures)
 
     weights = commands.add_parser("weights", help="look into a file of weights")
     _add_weights(weights.add_subparsers(metavar="ACTION", required=True))
@@ -295,6 +300,16 @@ def _classify(options) -> int:
     if options.attention:
         figure = plots.photo_attention(seen.picture, seen.attention)
         print(f"\n{plots.save(figure, options.attention, {'attention': seen.attention})}")
+    return 0
+
+
+def _figures(options) -> int:
+    from tinyvit.figures import FIGURES, caption, make_figure
+
+    if not options.names:
+        _table(*((name, caption(name)) for name in FIGURES), left=(0, 1))
+    for name in FIGURES if options.names == ["all"] else options.names:
+        print(make_figure(name, options.out))
     return 0
 
 

@@ -48,23 +48,26 @@ def warped(images: np.ndarray, matrix: np.ndarray, fill) -> np.ndarray:
 
     images (n, H, W, C), matrix (n, 2, 3); fill: the value, or one for each channel, of what comes from outside
     """
-    n, H, W, C = images.shape
+    _, H, W, C = images.shape
     y, x = np.mgrid[:H, :W].reshape(2, -1) + 0.5
-    u, v = np.moveaxis(matrix @ np.stack([x, y, np.ones_like(x)]), 1, 0)  # (n, H·W) each
-    inside = (u >= 0) & (u < W) & (v >= 0) & (v < H)
-    columns, right = _taps(u, W)
-    rows, down = _taps(v, H)
-    image, wide = np.arange(n)[:, None], images.astype(float)
-    lines = [_cubic([wide[image, row, column] for column in columns], right) for row in rows]
-    y = np.where(inside[..., None], np.clip(_cubic(lines, down), 0, 255), fill)
-    return y.reshape(n, H, W, C).astype(np.uint8)
+    places, made = np.stack([x, y, np.ones_like(x)]), np.empty_like(images)
+    for image, m, new in zip(images, matrix, made, strict=True):  # one fits into the processor's cache
+        u, v = m @ places  # (H·W,) each
+        columns, right = _taps(u, W)
+        rows, down = _taps(v, H)
+        pixels = image.reshape(H * W, C).astype(float)
+        lines = [_cubic([pixels.take(row * W + column, axis=0) for column in columns], right) for row in rows]
+        inside = (u >= 0) & (u < W) & (v >= 0) & (v < H)
+        values = np.where(inside[:, None], np.clip(_cubic(lines, down), 0, 255), fill)
+        new[...] = values.reshape(H, W, C)
+    return made
 
 
 def _taps(place: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The four pixels around each place, (4, …), and how far it lies behind the second; the border's go on outside."""
+    """The four pixels around each place, (4, n), and how far it lies behind the second; the border's go on outside."""
     before = np.floor(place - 0.5)
-    taps = before + np.arange(-1, 3).reshape(-1, *[1] * place.ndim)
-    return np.clip(taps, 0, length - 1).astype(int), (place - 0.5 - before)[..., None]
+    taps = before + np.arange(-1, 3)[:, None]
+    return np.clip(taps, 0, length - 1).astype(int), (place - 0.5 - before)[:, None]
 
 
 def _cubic(v: list[np.ndarray], d: np.ndarray) -> np.ndarray:
