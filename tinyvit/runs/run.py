@@ -122,6 +122,7 @@ class Run:
         self.optimizer = optimizer_for(config, self.model)
         self.average = average_of(config, self.model)
         self.step, self.records = 0, []
+        self.total_loss = 0.0  # of the steps of this epoch
 
     # saving and going on --------------------------------------------------------------------
 
@@ -138,7 +139,11 @@ class Run:
     def save(self) -> None:
         """Write where the run stands; the metrics first, so that a checkpoint never lacks the lines before it."""
         self.folder.write_metrics(self.records)
-        write_checkpoint(self.folder.checkpoint, {"step": self.step, "settings": self.digest}, self.parts())
+        write_checkpoint(
+            self.folder.checkpoint,
+            {"step": self.step, "total_loss": self.total_loss, "settings": self.digest},
+            self.parts(),
+        )
 
     def go_on(self) -> None:
         """Take up the folder's checkpoint. Raises CheckpointError, and changes nothing, for one of another run."""
@@ -152,7 +157,7 @@ class Run:
                 self.average.restore(parts["average"])
         except ValueError as error:
             raise CheckpointError(f"{self.folder.checkpoint}: {error}") from error
-        self.step = int(facts["step"])
+        self.step, self.total_loss = int(facts["step"]), float(facts["total_loss"])
         self.records = [record for record in self.folder.read_metrics() if record["step"] <= self.step]
 
     # training -------------------------------------------------------------------------------
@@ -163,20 +168,21 @@ class Run:
         schedule = schedule_for(self.config, batches.per_epoch)
         gradient = gradient_for(self.config, self.threads)
         noise = lambda step: np.random.default_rng([self.config.seed, NOISE, step])  # noqa: E731
-        losses, seconds = [], time.perf_counter()
+        began, first = time.perf_counter(), self.step
         with interruptible() as asked:
             for step in training(self.model, batches, gradient, self.optimizer, schedule, rng=noise, start=self.step,
                                  progress=self.config.model if progress else None):  # fmt: skip
                 self.step = step.number + 1
-                losses.append(step.loss)
+                self.total_loss += step.loss
                 if self.average:
                     self.average.update()
                 if self.step % batches.per_epoch == 0:
-                    took, images = time.perf_counter() - seconds, batches.size * len(losses)
-                    self.record(float(np.mean(losses)), step, images / took)
+                    speed = batches.size * (self.step - first) / (time.perf_counter() - began)
+                    self.record(self.total_loss / batches.per_epoch, step, speed)
                     say(described(self.records[-1], self.config.epochs))
+                    self.total_loss = 0.0
                     self.save()
-                    losses, seconds = [], time.perf_counter()
+                    began, first = time.perf_counter(), self.step
                 if asked.stop:
                     self.save()
                     raise Stopped
@@ -236,9 +242,11 @@ def run(config: RunConfig, out, *, resume: bool = False, threads: int | None = N
     if folder.finished:
         say(f"{folder.path}: this run is finished")
         return json.loads(folder.result.read_text(encoding="utf-8"))
-    make_folder(folder.path)
     with blas_threads(1) if _small(config) else nullcontext():
         current = Run(config, folder, threads)
+        make_folder(folder.path)
+        for half_written in folder.path.glob(f".{folder.checkpoint.name}.*"):  # by a run that was killed
+            half_written.unlink()
         if begun and folder.checkpoint.is_file():
             current.go_on()
             say(f"going on from step {current.step}")
