@@ -43,7 +43,29 @@ def _parser() -> argparse.ArgumentParser:
     tour.set_defaults(run=_tour)
 
     train = commands.add_parser("train", help="train a model in a folder; a run that was stopped goes on with --resume")
-    _add_train(train)
+    train.add_argument("--config", metavar="FILE", help="settings to begin with: the config.toml of a run")
+    _add_run(train, {})
+    train.set_defaults(run=_train)
+
+    finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
+    finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    _add_run(finetune, {"recipe": "finetune"})
+    finetune.set_defaults(run=_finetune)
+
+    evaluate = commands.add_parser("evaluate", help="what a trained model scores, class by class")
+    _add_trained(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    probe = commands.add_parser(
+        "probe", help="a linear probe of a trained model's features, from a few images per class"
+    )
+    _add_trained(probe)
+    probe.add_argument("--shots", type=_count, default=10, metavar="N", help="images per class (default 10)")
+    probe.add_argument(
+        "--blocks", type=_count, default=1, metavar="N", help="features of the last N blocks (default 1)"
+    )
+    probe.add_argument("--draws", type=_count, default=5, metavar="N", help="how often they are drawn (default 5)")
+    probe.set_defaults(run=_probe)
 
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
@@ -93,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(parser) -> None:
+def _add_run(parser, differing: dict) -> None:
     """A flag for every setting of a run, and those that change nothing in its result."""
     from dataclasses import fields
 
@@ -101,17 +123,26 @@ def _add_train(parser) -> None:
 
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
-    parser.add_argument("--config", metavar="FILE", help="settings to begin with: the config.toml of a run")
     parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
     for f in fields(RunConfig):
-        kind, choices = type(f.default), f.metadata["choices"] or (list(RECIPES) if f.name == "recipe" else None)
-        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices}
-        if kind is not bool and not choices:
-            how["metavar"] = {int: "N", float: "X"}.get(kind, f.name.upper())
-        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, **how,
-                            help=f"{f.metadata['about']} (default {f.default})".replace("%", "%%"))  # fmt: skip
-    parser.set_defaults(run=_train)
+        kind, default = type(f.default), differing.get(f.name, f.default)
+        how: dict = {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, f.name.upper())}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif choices := f.metadata["choices"] or (f.name == "recipe" and list(RECIPES)):
+            how = {"choices": choices}
+        about = f"{f.metadata['about']} (default {default})".replace("%", "%%")
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
+
+
+def _add_trained(parser) -> None:
+    """Which trained model, and which data."""
+    parser.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("--model", metavar="NAME", help="the model that a weight file is of")
+    parser.add_argument("--data", metavar="NAME", help="other data than the run's, see `tinyvit train --help`")
+    parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_weights(actions) -> None:
@@ -193,23 +224,89 @@ def _program() -> str:
 
 
 def _train(options) -> int:
+    from tinyvit.runs import RunFolder
+
+    file = RunFolder(Path(options.out)).config
+    return _run(options, options.config or (options.resume and file.is_file() and file) or None)
+
+
+def _finetune(options) -> int:
+    from tinyvit import create_model
+    from tinyvit.runs import config_of_run
+
+    source = Path(options.source)
+    given = {"recipe": "finetune", "weights": str(source)}
+    if source.is_dir():
+        run = config_of_run(source)
+        given |= {"model": run.model, "data": run.data, "seed": run.seed, "weights": str(source / "model.safetensors")}
+    given |= _settings(options)
+    if "positions" not in given and hasattr(create_model(given.get("model", "vit_digits")), "fitted"):
+        given["positions"] = "timm"
+    return _run(options, None, given)
+
+
+def _settings(options) -> dict:
+    """The settings of a run that were given as flags."""
     from dataclasses import fields
 
-    from tinyvit.runs import RunConfig, RunFolder, Stopped, configured, run
+    from tinyvit.runs import RunConfig
 
-    given = {f.name: getattr(options, f.name) for f in fields(RunConfig) if hasattr(options, f.name)}
+    return {f.name: getattr(options, f.name) for f in fields(RunConfig) if hasattr(options, f.name)}
+
+
+def _run(options, file, given: dict | None = None) -> int:
+    from tinyvit.runs import RunFolder, Stopped, configured, run
+
     folder = RunFolder(Path(options.out))
-    file = options.config or (options.resume and folder.config.is_file() and folder.config) or None
+    config = configured(file=file, **(_settings(options) if given is None else given))
     say = (lambda line: None) if options.quiet else _say
     try:
-        result = run(configured(file=file, **given), folder.path, resume=options.resume, threads=options.threads,
-                     progress=not options.quiet, say=say)  # fmt: skip
+        result = run(config, folder.path, resume=options.resume, threads=options.threads, progress=not options.quiet,
+                     say=say)  # fmt: skip
     except Stopped:
-        print(f"\nstopped; `{_program()} train --out {options.out} --resume` goes on", file=sys.stderr)
+        again = f"{_program()} train --out {options.out} --resume"
+        print(f"\nstopped at a checkpoint; `{again}` goes on", file=sys.stderr)
         return 130
-    print(
-        f"test accuracy {result['test']['accuracy']:.1%}, loss {result['test']['loss']:.4f}; weights: {folder.weights}"
-    )
+    test = result["test"]
+    print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
+    return 0
+
+
+def _evaluate(options) -> int:
+    from tinyvit.runs import model_and_task
+    from tinyvit.runs.probe import scored
+
+    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    reports = {part: scored(model, getattr(task.splits, part)) for part in ("validation", "test")}
+    if options.json:
+        print(json.dumps({part: report.as_dict() for part, report in reports.items()}))
+        return 0
+    _table(("", *reports), ("images", *(str(sum(map(sum, r.confusion))) for r in reports.values())),
+           ("accuracy", *(f"{r.accuracy:.1%}" for r in reports.values())),
+           ("loss", *(f"{r.loss:.4f}" for r in reports.values())),
+           *((f"  class {k}", *(f"{r.per_class[k]:.1%}" for r in reports.values()))
+             for k in range(task.classes)))  # fmt: skip
+    return 0
+
+
+def _probe(options) -> int:
+    import numpy as np
+
+    from tinyvit.runs import model_and_task
+    from tinyvit.runs.probe import features, few_shot
+
+    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    parts = [(features(model, part.images, blocks=options.blocks), part.labels) for part in task.splits]
+    draws = np.random.default_rng(options.seed).spawn(options.draws)
+    accuracies = [few_shot(*parts, shots=options.shots, rng=rng) for rng in draws]
+    found = {"shots": options.shots, "blocks": options.blocks, "features": parts[0][0].shape[1],
+             "accuracies": accuracies, "mean": float(np.mean(accuracies)),
+             "std": float(np.std(accuracies))}  # fmt: skip
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"{found['mean']:.1%} ± {found['std']:.1%} of the test images, from {options.shots} per class "
+          f"({options.draws} draws, {found['features']} features)")  # fmt: skip
     return 0
 
 
