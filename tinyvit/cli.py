@@ -256,19 +256,29 @@ def _settings(options) -> dict:
 
 def _run(options, file, given: dict | None = None) -> int:
     from tinyvit.runs import RunFolder, Stopped, configured, run
+    from tinyvit.train.parallel import Team, communicator
 
+    team = Team(communicator())
     folder = RunFolder(Path(options.out))
-    config = configured(file=file, **(_settings(options) if given is None else given))
-    say = (lambda line: None) if options.quiet else _say
+    say = _say if team.leads and not options.quiet else lambda line: None
     try:
+        config = configured(file=file, **(_settings(options) if given is None else given))
         result = run(config, folder.path, resume=options.resume, threads=options.threads, progress=not options.quiet,
-                     say=say)  # fmt: skip
+                     say=say, team=team)  # fmt: skip
+    except Exception as error:
+        if team.size > 1:
+            print(
+                f"tinyvit: process {team.comm.rank} of {team.size} ends the run: {error}", file=sys.stderr, flush=True
+            )
+            team.abort()
+        raise
     except Stopped:
         again = f"{_program()} train --out {options.out} --resume"
         print(f"\nstopped at a checkpoint; `{again}` goes on", file=sys.stderr)
         return 130
     test = result["test"]
-    print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
+    if team.leads:
+        print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
     return 0
 
 

@@ -30,6 +30,7 @@ from tinyvit.train import (
     weights_decay,
 )
 from tinyvit.train.optimizer import Optimizer
+from tinyvit.train.parallel import Team
 
 OPTIMISERS = {"adamw": AdamW, "adam": Adam, "sgd": lambda model, **rest: SGD(model, momentum=0.9, **rest),
               "rmsprop": RMSprop}  # fmt: skip
@@ -70,13 +71,13 @@ def average_of(config: RunConfig, model: Module) -> Average | None:
     return Average(model, config.average) if config.average else None
 
 
-def gradient_for(config: RunConfig, threads: int | None):
-    """Objective, threads, sharpness, clipping: from the inside out."""
+def gradient_for(config: RunConfig, threads: int | None, team: Team):
+    """Objective, threads, processes, sharpness, clipping: from the inside out."""
     objective = classification(smoothing=config.smoothing)
     if config.teacher:
         teacher = model_of_run(config.teacher).astype(np.dtype(config.dtype))
         objective = distilled_from(teacher, tau=config.temperature or None, lam=config.lam)
-    gradient = threaded(gradient_of(objective), workers=threads)
+    gradient = team.reduced(threaded(gradient_of(objective), workers=threads))
     if config.rho:
         aware = adaptive_sharpness_aware if config.adaptive else sharpness_aware
         gradient = aware(gradient, rho=config.rho)
