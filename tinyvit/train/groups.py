@@ -57,7 +57,8 @@ def layer_decay(model: Module, factor: float = 0.75, groups: Groups = weights_de
 
 
 # blocks.3 of a ViT · layers.1.blocks.2 of Swin · levels.1.blocks.2 of NAT · stages.1.blocks.2 of ConvNeXt · layer1.0 of
-# a ResNet · network.0.2 of VOLO · blocks.1.0 of EfficientNet · s1.b2 of RegNet · denseblock1.denselayer2 · encoder.layers.3 · transformer.h.3
+# a ResNet · network.0.2 of VOLO · blocks.1.0 of EfficientNet · s1.b2 of RegNet · denseblock1.denselayer2 ·
+# encoder.layers.3 · transformer.h.3
 _BLOCK = re.compile(
     r"(?P<list>(?:\w+\.)*?(?:\w*(?:blocks?|layers?|levels|stages|network)|blocks_token_only|h|s))"
     r"\.?(?P<i>\d+)(?:\.(?:blocks\.|b|denselayer)?(?P<j>\d+))?(?:\.|$)"
@@ -88,6 +89,6 @@ def depths(model: Module) -> dict[str, int]:
 
 
 def _place(match: re.Match) -> tuple[str, int, int]:
-    """A block's list, its number there, and its number in that. NAT's levels end with what makes the next one's maps."""
+    """A block's list, its number there, and its number in that. A NAT's level ends with what makes the next's maps."""
     ends = match["list"] == "levels" and match["j"] is None
     return match["list"], int(match["i"]) + ends, int(match["j"] or 0)
