@@ -51,6 +51,7 @@ from tinyvit.equations.loss import (
     smooth_l1,
     soft_distillation,
 )
+from tinyvit.equations.neighbourhood import neighbourhood_attention
 from tinyvit.equations.normalize import (
     batch_norm,
     batch_norm_inference,

@@ -15,7 +15,7 @@ from tinyvit.analysis.attention_maps import (
 )
 from tinyvit.analysis.curvature import curvature, leading_eigenvalue
 from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
-from tinyvit.nn.lifting import lift_class_attention, lift_neighbours, lift_outlook, lift_windows
+from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_outlook, lift_windows
 
 __all__ = [
     "AttentionConv",
@@ -27,7 +27,7 @@ __all__ = [
     "lanczos",
     "leading_eigenvalue",
     "lift_class_attention",
-    "lift_neighbours",
+    "lift_neighbourhood",
     "lift_outlook",
     "lift_windows",
     "mean_attention_distance",
