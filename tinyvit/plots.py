@@ -171,7 +171,7 @@ def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Se
 
 @_styled
 def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
-    """A photo, and beside it again under the attention of the class token, from none (dark) to the largest.
+    """A photo, and beside it again under the attention that it got, from none (dark) to the largest.
 
     picture: (H, W, 3), weights: (gh, gw)
     """
@@ -182,7 +182,7 @@ def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
     right.imshow(picture)
     right.imshow(weights, vmin=0, alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
     left.set_title("image")
-    right.set_title("attention of the class token")
+    right.set_title("attention")
     _bare(left, right)
     return figure
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyvit.models.config import Paper, Published
-from tinyvit.nn.basic import BatchNorm, Conv2d, Linear
+from tinyvit.nn.basic import BatchNorm, Linear, plain_conv
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
 from tinyvit.nn.pool import GlobalPool, MaxPool
@@ -50,9 +50,9 @@ class BasicBlock(Module):
     expansion = 1
 
     def __init__(self, in_chans, width, stride, *, rng):
-        self.conv1 = _conv(in_chans, width, 3, stride, rng)
+        self.conv1 = plain_conv(in_chans, width, 3, stride=stride, rng=rng)
         self.bn1 = BatchNorm(width, rng=rng)
-        self.conv2 = _conv(width, width, 3, 1, rng)
+        self.conv2 = plain_conv(width, width, 3, rng=rng)
         self.bn2 = BatchNorm(width, rng=rng)
         self.downsample = _shortcut(in_chans, width * self.expansion, stride, rng)
 
@@ -68,11 +68,11 @@ class Bottleneck(Module):
     expansion = 4
 
     def __init__(self, in_chans, width, stride, *, rng):
-        self.conv1 = _conv(in_chans, width, 1, 1, rng)
+        self.conv1 = plain_conv(in_chans, width, 1, rng=rng)
         self.bn1 = BatchNorm(width, rng=rng)
-        self.conv2 = _conv(width, width, 3, stride, rng)
+        self.conv2 = plain_conv(width, width, 3, stride=stride, rng=rng)
         self.bn2 = BatchNorm(width, rng=rng)
-        self.conv3 = _conv(width, width * self.expansion, 1, 1, rng)
+        self.conv3 = plain_conv(width, width * self.expansion, 1, rng=rng)
         self.bn3 = BatchNorm(width * self.expansion, rng=rng)
         self.downsample = _shortcut(in_chans, width * self.expansion, stride, rng)
 
@@ -92,7 +92,7 @@ class ResNet(Module):
     def __init__(self, config: ResNetConfig, *, rng):
         c = self.config = config
         size, stride = (3, 1) if c.small_stem else (7, 2)
-        self.conv1 = _conv(c.in_chans, c.stem_width, size, stride, rng)
+        self.conv1 = plain_conv(c.in_chans, c.stem_width, size, stride=stride, rng=rng)
         self.bn1 = BatchNorm(c.stem_width, rng=rng)
         self.maxpool = Identity() if c.small_stem else MaxPool(3, stride=2, padding=1)
         width_in = c.stem_width
@@ -123,25 +123,11 @@ class ResNet(Module):
         return maps
 
 
-def _conv(in_chans, out_chans, size, stride, rng):
-    """The only kind of convolution in the paper: no bias, the map kept or divided by the stride."""
-    return Conv2d(
-        in_chans,
-        out_chans,
-        size,
-        stride=stride,
-        padding=size // 2,
-        bias=False,
-        init="kaiming",
-        rng=rng,
-    )
-
-
 def _shortcut(in_chans, out_chans, stride, rng):
     """The identity, or a 1×1 projection where the shape changes (Eq. 2, option B)."""
     if stride == 1 and in_chans == out_chans:
         return Identity()
-    return Sequential(_conv(in_chans, out_chans, 1, stride, rng), BatchNorm(out_chans, rng=rng))
+    return Sequential(plain_conv(in_chans, out_chans, 1, stride=stride, rng=rng), BatchNorm(out_chans, rng=rng))
 
 
 # The paper's Table 1. ----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
 from tinyvit.nn.embed import at_least_single, check_images, grid_of
+from tinyvit.nn.lifting import lift_windows
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.pool import PooledHead
 from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
@@ -76,6 +77,8 @@ class PatchEmbed(Module):
 class PatchMerging(Module):
     """Every 2×2 neighbours side by side, normalised and halved (Sec. 3.1).   (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)"""
 
+    merges = 2
+
     def __init__(self, dim, *, rng):
         self.norm = LayerNorm(4 * dim, eps=EPS, rng=rng)
         self.reduction = Linear(4 * dim, 2 * dim, bias=False, rng=rng)
@@ -108,6 +111,9 @@ class SwinBlock(Block):
         y = attend_in_windows(self.norm1(z), self.attn, self.attn.window, self.shift)
         z = z + self.drop_path1(y)  # ẑˡ = (S)W-MSA(LN(zˡ⁻¹)) + zˡ⁻¹
         return z + self.drop_path2(self.mlp(self.norm2(z)))  # zˡ = MLP(LN(ẑˡ)) + ẑˡ
+
+    def token_map(self, weights, shape):
+        return lift_windows(weights, shape[1:-1], self.attn.window, self.shift)
 
 
 class SwinStage(Module):
