@@ -39,7 +39,7 @@ def all_decay(name: str, array: np.ndarray) -> tuple[float, float]:
 
 
 def layer_decay(model: Module, factor: float = 0.75, groups: Groups = weights_decay) -> Groups:
-    """The rate falls by ``factor`` with every layer down from the head (BEiT, Bao et al. 2022, App. H).
+    """The rate falls by ``factor`` with every layer down from the head (BEiT, Bao et al. 2022).
 
     The head learns at the full rate, block l of L at factor^(L + 1 - l), what stands before the blocks at
     factor^(L + 1); so the fine-tuned model keeps what its first layers learned. See ``depths``.
