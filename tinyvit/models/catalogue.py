@@ -21,6 +21,8 @@ from tinyvit.models import (
     nat,
     regnet,
     resnet,
+    resnet_d,
+    resnext,
     sasa,
     simple_vit,
     swin,
@@ -29,6 +31,7 @@ from tinyvit.models import (
     vgg,
     vit,
     volo,
+    wide_resnet,
 )
 from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
@@ -41,6 +44,8 @@ PAPERS = (
     cait,
     simple_vit,
     resnet,
+    resnet_d,
+    resnext,
     mixer,
     swin,
     nat,
@@ -56,6 +61,7 @@ PAPERS = (
     densenet,
     alexnet,
     vgg,
+    wide_resnet,
 )
 
 
