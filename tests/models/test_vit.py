@@ -265,7 +265,7 @@ def test_stages_are_the_maps_from_fine_to_coarse(rng):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"block": "wide"}, r"block: expected one of \['basic', 'bottleneck'\], got 'wide'"),
+        ({"block": "wide"}, r"block: expected one of \('basic', 'bottleneck'\), got 'wide'"),
         ({"layers": (1, 1, 1)}, r"channels: expected one width per stage \(3\), got \(16, 32\)"),
     ],
 )

@@ -20,6 +20,8 @@ from tinyvit.models import (
     mixer,
     regnet,
     resnet,
+    resnet_d,
+    resnext,
     sasa,
     simple_vit,
     swin,
@@ -28,6 +30,7 @@ from tinyvit.models import (
     vgg,
     vit,
     volo,
+    wide_resnet,
 )
 from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
@@ -40,6 +43,8 @@ PAPERS = (
     cait,
     simple_vit,
     resnet,
+    resnet_d,
+    resnext,
     mixer,
     swin,
     volo,
@@ -54,6 +59,7 @@ PAPERS = (
     densenet,
     alexnet,
     vgg,
+    wide_resnet,
 )
 
 

@@ -40,8 +40,8 @@ class Conv2d(Module):
     biases are zero.
     """
 
-    def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, groups=1, bias=True,
-                 init="fan_in", rng):  # fmt: skip
+    def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, dilation=1, groups=1,
+                 bias=True, init="fan_in", rng):  # fmt: skip
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_chans, in_chans // groups, *size)
         weights = {"fan_in": fan_in_uniform, "kaiming": partial(kaiming_normal, groups=groups),
@@ -49,16 +49,16 @@ class Conv2d(Module):
         self.weight = Parameter(weights[init](shape, rng=rng))
         biases = partial(fan_in_uniform, fan_in=math.prod(shape[1:])) if init == "fan_in" else zeros
         self.bias = Parameter(biases((out_chans,), rng=rng)) if bias else None
-        self.stride, self.padding, self.groups = stride, padding, groups
+        self.options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
     def forward(self, x):
-        return conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
+        return conv2d(x, self.weight, self.bias, **self.options)
 
 
-def plain_conv(in_chans, out_chans, kernel_size, *, stride=1, groups=1, init="kaiming", rng) -> Conv2d:
+def plain_conv(in_chans, out_chans, kernel_size, *, stride=1, dilation=1, groups=1, init="kaiming", rng) -> Conv2d:
     """A convolution beside a norm, which has the bias: the map stays as large as it is, or shrinks by the stride."""
-    return Conv2d(in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False,
-                  init=init, rng=rng)  # fmt: skip
+    return Conv2d(in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2 * dilation,
+                  dilation=dilation, groups=groups, bias=False, init=init, rng=rng)  # fmt: skip
 
 
 class LayerNorm(Module):
