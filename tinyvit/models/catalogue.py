@@ -19,6 +19,7 @@ from tinyvit.models import (
     igpt,
     mixer,
     regnet,
+    resnest,
     resnet,
     resnet_d,
     resnext,
@@ -59,6 +60,7 @@ PAPERS = (
     densenet,
     alexnet,
     vgg,
+    resnest,
     wide_resnet,
 )
 
