@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     tour.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
     tour.set_defaults(run=_tour)
 
+    train = commands.add_parser("train", help="train a model in a folder; a run that was stopped goes on with --resume")
+    _add_train(train)
+
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
     models.set_defaults(run=_models)
@@ -61,9 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--weights", required=True, metavar="FILE", help="a file, or hf-hub:owner/name")
     classify.add_argument("--labels", metavar="FILE", help="the names of the classes, one a line")
     classify.add_argument("--preprocess", choices=("inception", "imagenet"), help="colours, if not the paper's own")
-    classify.add_argument("--attention", metavar="PNG", help="draw where the class token looked")
+    classify.add_argument("--attention", metavar="PNG", help="draw where the model looked")
     classify.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes (default 5)")
     classify.set_defaults(run=_classify)
+
+    figures = commands.add_parser("figures", help="figures for slides: an idea step by step, on a few tokens")
+    figures.add_argument("names", nargs="*", metavar="NAME", help="which to draw, or all; without one they are listed")
+    figures.add_argument("--out", default="figures", metavar="DIR", help="folder for them (default figures)")
+    figures.set_defaults(run=_figures)
 
     weights = commands.add_parser("weights", help="look into a file of weights")
     _add_weights(weights.add_subparsers(metavar="ACTION", required=True))
@@ -83,6 +91,27 @@ def _parser() -> argparse.ArgumentParser:
     exercises = commands.add_parser("exercises", help="functions to write yourself, graded by pytest, with hints")
     _add_exercises(exercises.add_subparsers(metavar="ACTION", required=True))
     return parser
+
+
+def _add_train(parser) -> None:
+    """A flag for every setting of a run, and those that change nothing in its result."""
+    from dataclasses import fields
+
+    from tinyvit.runs.config import RECIPES, RunConfig
+
+    parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    parser.add_argument("--config", metavar="FILE", help="settings to begin with: the config.toml of a run")
+    parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
+    for f in fields(RunConfig):
+        kind, choices = type(f.default), f.metadata["choices"] or (list(RECIPES) if f.name == "recipe" else None)
+        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices}
+        if kind is not bool and not choices:
+            how["metavar"] = {int: "N", float: "X"}.get(kind, f.name.upper())
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, **how,
+                            help=f"{f.metadata['about']} (default {f.default})".replace("%", "%%"))  # fmt: skip
+    parser.set_defaults(run=_train)
 
 
 def _add_weights(actions) -> None:
@@ -161,6 +190,34 @@ def _not_reached(report) -> str:
 def _program() -> str:
     """How this command can be called again: by its name, or by the path it was called with."""
     return "tinyvit" if shutil.which("tinyvit") or not sys.argv[0].endswith("tinyvit") else sys.argv[0]
+
+
+def _train(options) -> int:
+    from dataclasses import fields
+
+    from tinyvit.runs import RunConfig, RunFolder, Stopped, configured, run
+
+    given = {f.name: getattr(options, f.name) for f in fields(RunConfig) if hasattr(options, f.name)}
+    folder = RunFolder(Path(options.out))
+    file = options.config or (options.resume and folder.config.is_file() and folder.config) or None
+    say = (lambda line: None) if options.quiet else _say
+    try:
+        result = run(configured(file=file, **given), folder.path, resume=options.resume, threads=options.threads,
+                     progress=not options.quiet, say=say)  # fmt: skip
+    except Stopped:
+        print(f"\nstopped; `{_program()} train --out {options.out} --resume` goes on", file=sys.stderr)
+        return 130
+    print(
+        f"test accuracy {result['test']['accuracy']:.1%}, loss {result['test']['loss']:.4f}; weights: {folder.weights}"
+    )
+    return 0
+
+
+def _say(line: str) -> None:
+    """A line of a run; the progress bar, if there is one, moves out of its way."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
 
 
 def _models(options) -> int:
@@ -243,6 +300,16 @@ def _classify(options) -> int:
     if options.attention:
         figure = plots.photo_attention(seen.picture, seen.attention)
         print(f"\n{plots.save(figure, options.attention, {'attention': seen.attention})}")
+    return 0
+
+
+def _figures(options) -> int:
+    from tinyvit.figures import FIGURES, caption, make_figure
+
+    if not options.names:
+        _table(*((name, caption(name)) for name in FIGURES), left=(0, 1))
+    for name in FIGURES if options.names == ["all"] else options.names:
+        print(make_figure(name, options.out))
     return 0
 
 

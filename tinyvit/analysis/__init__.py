@@ -5,6 +5,7 @@ It takes a Module and arrays and knows no architecture.
 
 from tinyvit.analysis.attention_as_convolution import AttentionConv
 from tinyvit.analysis.attention_maps import (
+    AttentionMaps,
     attention_entropy,
     attention_maps,
     class_attention,
@@ -13,12 +14,12 @@ from tinyvit.analysis.attention_maps import (
     rollout,
 )
 from tinyvit.analysis.curvature import curvature, leading_eigenvalue
-from tinyvit.analysis.lifting import lift_class_attention, lift_outlook
 from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
-from tinyvit.analysis.window_maps import lift_windows
+from tinyvit.nn.lifting import lift_class_attention, lift_neighbours, lift_outlook, lift_windows
 
 __all__ = [
     "AttentionConv",
+    "AttentionMaps",
     "attention_entropy",
     "attention_maps",
     "class_attention",
@@ -26,6 +27,7 @@ __all__ = [
     "lanczos",
     "leading_eigenvalue",
     "lift_class_attention",
+    "lift_neighbours",
     "lift_outlook",
     "lift_windows",
     "mean_attention_distance",

@@ -1,0 +1,20 @@
+"""Training runs in folders: settings, metrics, checkpoints, weights. What `tinyvit train` calls."""
+
+from tinyvit.runs.checkpoint import CheckpointError
+from tinyvit.runs.config import RECIPES, RunConfig, configured
+from tinyvit.runs.run import RunFolder, Stopped, run
+from tinyvit.runs.tasks import Task, find_task
+from tinyvit.runs.training import model_of_run
+
+__all__ = [
+    "RECIPES",
+    "CheckpointError",
+    "RunConfig",
+    "RunFolder",
+    "Stopped",
+    "Task",
+    "configured",
+    "find_task",
+    "model_of_run",
+    "run",
+]
