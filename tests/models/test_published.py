@@ -26,10 +26,6 @@ LATER = {
         for d in (50, 101, 152)
         for size in (f"{d}x1 (GN+WS)", f"{d}x2 (GN+WS, all widths x2)")
     },
-    "resnest26d@224": "split attention (ResNeSt)",
-    "resnest50d@224": "as resnest26d",
-    "resnest101e@224": "as resnest26d",
-    "resnest200e@224": "as resnest26d",
     "hrnet_w18@224": "a backbone of segmentation systems; not among the classifiers here",
     "hrnet_w48@224": "as hrnet_w18",
     "vit_relpos_base_patch16_224": "timm's own 2-D relative bias and layer scale, which the paper lacks",

@@ -20,6 +20,7 @@ from tinyvit.models import (
     mixer,
     nat,
     regnet,
+    resnest,
     resnet,
     resnet_d,
     resnext,
@@ -61,6 +62,7 @@ PAPERS = (
     densenet,
     alexnet,
     vgg,
+    resnest,
     wide_resnet,
 )
 
