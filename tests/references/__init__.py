@@ -23,6 +23,7 @@ from references import (
     simple_vit,
     swin,
     t2t_vit,
+    video_swin,
     vit,
     volo,
 )
@@ -37,6 +38,7 @@ PAPERS = (
     resnet,
     mixer,
     swin,
+    video_swin,
     volo,
     ceit,
     t2t_vit,

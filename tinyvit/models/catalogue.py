@@ -26,6 +26,7 @@ from tinyvit.models import (
     t2t_vit,
     transformer,
     vgg,
+    video_swin,
     vit,
     volo,
 )
@@ -42,6 +43,7 @@ PAPERS = (
     resnet,
     mixer,
     swin,
+    video_swin,
     volo,
     ceit,
     t2t_vit,
