@@ -5,7 +5,7 @@ from tinyvit.models.video_swin import VideoSwin, VideoSwinConfig
 
 
 def official(config):
-    """The backbone is b, its head h. A stage ends with the merging, with which ours begin; what leaves it was merged."""
+    """The backbone is b, its head h. A stage ends with the merging that ours begin with: what leaves it is merged."""
     last = len(config.depths) - 1
     return {
         r"h(\..*)?": r"head.fc\1",
@@ -55,8 +55,10 @@ MODELS = {
             r"features\.(\d+)(\.\d+\.mlp)\.0(.*)": lambda m: f"{part(m)}.fc1{m[3]}",
             r"features\.(\d+)(\.\d+\.mlp)\.[12]": lambda m: f"{part(m)}.drop1",
             r"features\.(\d+)(\.\d+\.mlp)\.3(.*)": lambda m: f"{part(m)}.fc2{m[3]}",
+            r"features\.(\d+)(\.\d+\.mlp)\.4": part,
             r"features\.(\d+)(\..*)?": part,
-            r"features": lambda m: "norm.input",
+            r"features": "norm.input",
+            r"pos_drop": "patch_embed",
             r"head(\..*)?": r"head.fc\1",
         },
         maps_last=r"(?!patch_embed\.proj$).*",

@@ -93,9 +93,10 @@ class PatchMerging(Module):
 
 
 def merge_neighbours(x, merges=(2, 2)):
-    """2×2 neighbours side by side: (0, 0), (1, 0), (0, 1), (1, 1) of row and column.   (B, H, W, C) -> (B, H/2, W/2, 4C)
+    """2×2 neighbours side by side: (0, 0), (1, 0), (0, 1), (1, 1) of row and column.
 
-    merges  how many along every axis; sides that are no multiple are padded with zeros
+    (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 4C); odd sides are padded with zeros
+    merges  how many along every axis, if not 2×2
     """
     x = pad_to_whole(x, merges)
     B, *size, C = x.shape
@@ -159,8 +160,9 @@ class Swin(Module):
                 downsample, dim = PatchMerging(dim, self.merges, rng=rng), 2 * dim
                 size = size and tuple(math.ceil(n / 2) for n in size)
             window = tuple(map(min, pair(c.window_size), size)) if size else pair(c.window_size)
-            self.layers.append(SwinStage(dim, heads, rates[:depth], downsample=downsample, window=window, block=self.block,
-                                         mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias, rng=rng))  # fmt: skip
+            self.layers.append(SwinStage(dim, heads, rates[:depth], downsample=downsample, block=self.block,
+                                         window=window, mlp_ratio=c.mlp_ratio, qkv_bias=c.qkv_bias,
+                                         rng=rng))  # fmt: skip
             rates = rates[depth:]
         self.norm = LayerNorm(dim, eps=EPS, rng=rng)
         self.head = PooledHead(dim, c.num_classes, drop=c.drop_rate, rng=rng)

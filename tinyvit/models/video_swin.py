@@ -4,9 +4,9 @@
     ẑˡ⁺¹ = 3DSW-MSA(LN(zˡ)) + zˡ           zˡ⁺¹ = FFN(LN(ẑˡ⁺¹)) + ẑˡ⁺¹           (Eq. 1)
 
 Swin with windows of P frames, M rows and M columns: patches, windows, shifts and bias tables have a third side, and
-merging leaves the frames alone. Clips of any length and size will do. A window that is longer than the map along an axis
-is cut to it there and not shifted. Its tokens then use the bias of the first ones of a whole window, which means the
-same offsets only where nothing but the frames are cut: so does the official code, and torchvision's.
+merging leaves the frames alone. Clips of any length and size will do. Along an axis on which the map is shorter than
+the window, the window is cut to it and not shifted. Its tokens then use the bias of the first ones of a whole window,
+which are the same offsets only where nothing but the frames are cut: so do the official code and torchvision's.
 """
 
 from __future__ import annotations
