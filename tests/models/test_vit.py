@@ -106,7 +106,7 @@ def test_a_setting_that_cannot_be_is_named(changes, message, rng):
         ((2, 8, 10, 1), ""),
         ((2, 8, 8, 3), ""),
         ((8, 8, 1), r"; a single image is a batch of one: images\[None\]"),
-        ((2, 1, 8, 8), r"; channels come last here: np.transpose\(images, \(0, 2, 3, 1\)\)"),
+        ((2, 1, 8, 8), r"; channels come last here: np.moveaxis\(images, 1, -1\)"),
         ((2, 64), ""),
     ],
 )

@@ -25,6 +25,7 @@ from references import (
     simple_vit,
     swin,
     t2t_vit,
+    video_swin,
     vit,
     volo,
 )
@@ -40,6 +41,7 @@ PAPERS = (
     resnest,
     mixer,
     swin,
+    video_swin,
     nat,
     volo,
     ceit,

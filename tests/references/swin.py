@@ -57,6 +57,7 @@ MODELS = {
             r"features\.(\d+)(\.\d+\.mlp)\.0(.*)": lambda m: f"{stage(m)}.fc1{m[3]}",
             r"features\.(\d+)(\.\d+\.mlp)\.[12]": lambda m: f"{stage(m)}.drop1",
             r"features\.(\d+)(\.\d+\.mlp)\.3(.*)": lambda m: f"{stage(m)}.fc2{m[3]}",
+            r"features\.(\d+)(\.\d+\.mlp)\.4": stage,
             r"features\.(\d+)(\..*)?": stage,
             r"head(\..*)?": r"head.fc\1",
         },
