@@ -15,7 +15,7 @@ from replay import NotBuilt, main, replay
 
 from tinyvit.autodiff.watch import Listener, listening
 
-FILES = sorted(DATA.glob("shared-*.npz"))
+FILES = sorted([*DATA.glob("shared-*.npz"), *DATA.glob("replay-*.npz")])
 OTHER_LAYOUTS = {"shared-op-optim", "shared-op-schedule"}  # trajectories and tables, read by tests/train
 
 replayed = cache(replay)  # two tests look at the same result

@@ -27,12 +27,14 @@ from references import (
     t2t_vit,
     video_swin,
     vit,
+    vit_pytorch,
     volo,
 )
 from references.reference import Reference
 
 PAPERS = (
     vit,
+    vit_pytorch,
     deit,
     deepvit,
     cait,
