@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from losses import Weights
 from reference import fixture
 
 import tinyvit as tv
-from tinyvit.nn.module import Module, Parameter
 from tinyvit.train import (
     SGD,
     accumulated,
@@ -19,14 +19,6 @@ from tinyvit.train import (
 )
 
 SAM = [sharpness_aware, adaptive_sharpness_aware]
-
-
-class Weights(Module):
-    """Parameters by name."""
-
-    def __init__(self, **arrays):
-        for name, array in arrays.items():
-            setattr(self, name, Parameter(np.array(array, np.float64)))
 
 
 def state_of(model):
