@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="how fast this machine is at it, and PyTorch beside it")
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
-    bench.add_argument("--scaling", action="store_true", help="only how time grows with batch, depth, tokens and places")
+    bench.add_argument("--scaling", action="store_true", help="only how time grows with sizes and places")
     bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
     bench.add_argument("--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling 3)")
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")

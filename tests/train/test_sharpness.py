@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from losses import Weights
 from reference import fixture
 
 import tinyvit as tv
 from tinyvit.analysis import leading_eigenvalue
 from tinyvit.data import Epochs, digits
-from tinyvit.nn.module import Module, Parameter
 from tinyvit.train import (
     SGD,
     AdamW,
@@ -25,14 +25,6 @@ from tinyvit.train import (
 )
 
 SAM = [sharpness_aware, adaptive_sharpness_aware]
-
-
-class Weights(Module):
-    """Parameters by name."""
-
-    def __init__(self, **arrays):
-        for name, array in arrays.items():
-            setattr(self, name, Parameter(np.array(array, np.float64)))
 
 
 def state_of(model):

@@ -116,6 +116,12 @@ def counted() -> dict:
     return rows
 
 
+def family_of(row: str) -> str:
+    """The group that a counted row belongs to."""
+    own = {variant.counted_as: variant.family for variant in published().values()}
+    return own.get(row) or counted()[row][0].PAPER.family
+
+
 def paper_of(name: str) -> Paper:
     """The paper that a model comes from. Raises ValueError for an unknown name."""
     return _find(name)[0].PAPER

@@ -211,9 +211,12 @@ PUBLISHED = {
     "resnet152":   Published(ResNetConfig(layers=(3, 8, 36, 3)),                "ResNet-152@224"),
     "plain18":     Published(ResNetConfig(block="basic", layers=(2, 2, 2, 2), residual=False)),
     "plain34":     Published(ResNetConfig(block="basic", layers=(3, 4, 6, 3), residual=False)),
-    "resnet50x2":  Published(ResNetConfig(layers=(3, 4, 6, 3),  **DOUBLED), "ResNet-50x2 (v1, BN, all widths x2)@224"),
-    "resnet101x2": Published(ResNetConfig(layers=(3, 4, 23, 3), **DOUBLED), "ResNet-101x2 (v1, BN, all widths x2)@224"),
-    "resnet152x2": Published(ResNetConfig(layers=(3, 8, 36, 3), **DOUBLED), "ResNet-152x2 (v1, BN, all widths x2)@224"),
+    "resnet50x2":  Published(ResNetConfig(layers=(3, 4, 6, 3),  **DOUBLED), "ResNet-50x2 (v1, BN, all widths x2)@224",
+                             family="resnet-x2"),
+    "resnet101x2": Published(ResNetConfig(layers=(3, 4, 23, 3), **DOUBLED), "ResNet-101x2 (v1, BN, all widths x2)@224",
+                             family="resnet-x2"),
+    "resnet152x2": Published(ResNetConfig(layers=(3, 8, 36, 3), **DOUBLED), "ResNet-152x2 (v1, BN, all widths x2)@224",
+                             family="resnet-x2"),
 }  # fmt: skip
 
 # Counted once more by those who rebuilt them to make them wider.
