@@ -55,7 +55,7 @@ def test_a_published_model_has_its_resolution_and_classes(name):
     """What a model can be called with is what was counted; models of tokens have 1 × N of them, or H × W = N."""
     config, row = published()[name].config, ROWS[published()[name].counted_as]
     shape = example_inputs(create_model(name))[0].shape
-    assert shape[1:3] == tuple(row["resolution"]) if len(shape) == 4 else shape[1] == math.prod(row["resolution"])
+    assert shape[-3:-1] == tuple(row["resolution"]) if len(shape) > 3 else shape[1] == math.prod(row["resolution"])
     if hasattr(config, "num_classes"):
         assert config.num_classes == row["classes"]
 
