@@ -9,6 +9,7 @@ from by_hand import convolution, norm, shaken
 from reference import variants
 
 from tinyvit import capture, create_model
+from tinyvit.models.config import divisible
 from tinyvit.models.efficientnet import (
     PUBLISHED,
     EfficientNet,
@@ -16,7 +17,6 @@ from tinyvit.models.efficientnet import (
     MBConv,
     SeparableConv,
     Stage,
-    divisible,
     scaled,
 )
 from tinyvit.nn.check import check_model

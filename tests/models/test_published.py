@@ -21,11 +21,6 @@ from tinyvit.nn.weights import read_weights
 
 # rows of the families there are that tinyvit has no model for, and why
 LATER = {
-    **{
-        f"ResNetV2-{size}@224": "pre-activation: not built yet"
-        for d in (50, 101, 152)
-        for size in (f"{d}x1 (GN+WS)", f"{d}x2 (GN+WS, all widths x2)")
-    },
     "resnest26d@224": "split attention (ResNeSt)",
     "resnest50d@224": "as resnest26d",
     "resnest101e@224": "as resnest26d",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from references import (
     bert,
+    bit,
     cait,
     ceit,
     deepvit,
@@ -35,6 +36,7 @@ PAPERS = (
     cait,
     simple_vit,
     resnet,
+    bit,
     mixer,
     swin,
     volo,
