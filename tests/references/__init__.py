@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from references import (
     bert,
+    bit,
     cait,
     ceit,
     deepvit,
@@ -41,6 +42,7 @@ PAPERS = (
     simple_vit,
     resnet,
     resnest,
+    bit,
     mixer,
     swin,
     video_swin,
