@@ -575,8 +575,8 @@ REFUSED = {
                 kernel_size=2),
         refused(ValueError, "4×5 has no 5×5 neighbours", *[normal(1, 4, 5, 6)] * 3, num_heads=3, kernel_size=5),
         refused(ValueError, "4 heads cannot share a width of 6", *[normal(1, 4, 5, 6)] * 3, num_heads=4, kernel_size=3),
-        refused(ValueError, "(1, 6, 5, 6)", normal(1, 4, 5, 6), normal(1, 6, 5, 6), normal(1, 6, 5, 6), num_heads=3,
-                kernel_size=3),
+        refused(ValueError, "(1, 6, 5, 6)", normal(1, 4, 5, 6), *[normal(1, 6, 5, 6)] * 2, num_heads=3, kernel_size=3),
+        refused(ValueError, "to 1 places", normal(1, 4, 5, 6), *[normal(1, 8, 9, 6)] * 2, num_heads=2, kernel_size=3),
         refused(ValueError, "images (B, H, W, C)", *[normal(4, 5, 6)] * 3, num_heads=3, kernel_size=3),
     ],
     "outlook_attention": [

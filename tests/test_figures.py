@@ -121,3 +121,33 @@ def test_equal_figures_are_equal_files(tmp_path):
     one, two = (make_figure(name, tmp_path / folder) for folder in ("one", "two"))
     for kind in (".png", ".svg", ".pdf"):
         assert one.with_suffix(kind).read_bytes() == two.with_suffix(kind).read_bytes(), kind
+
+
+def drawn(figure):
+    """The pixels under every title."""
+    return {axes.get_title(): axes.images[0].get_array().data for axes in figure.axes if axes.images}
+
+
+def test_every_operation_of_rand_augment_is_shown():
+    figure, amounts = FIGURES["rand_augment_operations"]()
+    shown = drawn(figure)
+    assert len(shown) == 16
+    assert {f"Rotate {amounts['Rotate']:g}", "Posterize 1", "Color 1.81", "TranslateX 0.405", "Equalize"} <= set(shown)
+    np.testing.assert_allclose(shown["Invert"], 1 - shown["image"], atol=1e-12)
+    assert len(np.unique(shown["Posterize 1"])) == 2
+    differ = [np.abs(pixels - shown["image"]).mean() for title, pixels in shown.items() if title != "image"]
+    assert min(differ) > 0.005
+
+
+def test_the_recipe_is_shown_with_the_shares_of_the_labels():
+    figure, numbers = FIGURES["deit_augmentation"]()
+    shown, (shares,) = drawn(figure), numbers.values()
+    assert len(shown) == 15
+    image, partner = shown["image"], shown["its partner"]
+    share = shares["mixup"]
+    np.testing.assert_allclose(shown[f"mixup, λ = {share:.2f}"], share * image + (1 - share) * partner, atol=1e-6)
+    own = (shown[f"CutMix, λ = {shares['CutMix']:.2f}"] == image).all(axis=-1)
+    assert abs(own.mean() - shares["CutMix"]) < 1e-6
+    np.testing.assert_array_equal(shown["flipped"], image[:, ::-1])
+    assert 0.1 < (shown["erased"] != image).any(axis=-1).mean() < 0.34
+    assert len({shown[f"version {i}"].tobytes() for i in range(1, 5)}) == 4

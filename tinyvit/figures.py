@@ -13,6 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from tinyvit import plots
+from tinyvit.data import digits
+from tinyvit.data.augment import (
+    DEIT,
+    DIGITS,
+    chained,
+    deit,
+    mixup_or_cutmix,
+    rand_augment,
+    random_crop,
+    random_erasing,
+    random_flip,
+    random_resized_crop,
+)
+from tinyvit.data.procedural import shapes
 from tinyvit.equations.neighbourhood import neighbours
 from tinyvit.models import nat
 from tinyvit.models.swin import merge_neighbours
@@ -89,8 +103,57 @@ def neighbourhoods():
     return plots.token_maps(panels, columns=3, legend=legend, side=2.5), {"queries": queries, "seen": numbers}
 
 
+def rand_augment_operations():
+    """RandAugment: the fifteen operations that DeiT draws from, at magnitude 9, and how much of each that is."""
+    image = (255 * _scenes(1)).astype(np.uint8)
+    nine, more = np.array([9.0]), np.array([1.0])
+    amounts = {name: operation.amount(nine, more).item() for name, operation in DEIT.items()
+               if name not in ("AutoContrast", "Equalize", "Invert")}  # fmt: skip
+    made = {"image": image}
+    for name, operation in DEIT.items():
+        title = f"{name} {amounts[name]:g}" if name in amounts else name
+        made[title] = operation(image, nine, more, GREY)
+    return plots.pictures({title: x[0] / 255 for title, x in made.items()}, columns=4), amounts
+
+
+def deit_augmentation():
+    """DeiT's recipe on an image, step by step and all at once; and versions of a digit, as in a batch of repeats."""
+    rng = np.random.default_rng(2)
+    scenes, labels = _scenes(2), np.arange(2)
+    mean, std = scenes.mean(axis=(0, 1, 2)), scenes.std(axis=(0, 1, 2))
+    everything = deit(64, 2, mean=mean, std=std)
+    steps = {
+        "cropped, resized": random_resized_crop(64, scale=(0.2, 0.6)),
+        "flipped": random_flip(1.0),
+        "RandAugment": rand_augment(p=1.0, fill=mean),
+        "erased": random_erasing(1.0, area=(0.1, 1 / 3), mean=mean, std=std),
+        "mixup": mixup_or_cutmix(2, cutmix=0),
+        "CutMix": mixup_or_cutmix(2, mixup=0),
+        "all": everything,
+        "again": everything,
+    }
+    made, shares = {"image": scenes[0], "its partner": scenes[1]}, {}
+    for name, augmentation in steps.items():
+        images, given = augmentation(scenes, labels, rng)
+        if given.ndim == 2:  # the labels of the two are mixed
+            shares[name] = given[0, 0]
+        made[f"{name}, λ = {shares[name]:.2f}" if name in shares else name] = np.clip(images[0], 0, 1)
+    digit = digits().train.images[:1]
+    gentle = chained(random_crop(1), rand_augment(DIGITS, fill=0.0))
+    versions, _ = gentle(np.repeat(digit, 4, axis=0), np.zeros(4, int), rng)
+    made |= {"a digit": digit[0]} | {f"version {i}": version for i, version in enumerate(versions, 1)}
+    return plots.pictures(made, columns=5, side=1.3), {"share of the image's own label": shares}
+
+
 FIGURES: dict[str, Callable] = {
-    function.__name__: function for function in (swin_shifted_windows, swin_patch_merging, neighbourhoods)
+    function.__name__: function
+    for function in (
+        swin_shifted_windows,
+        swin_patch_merging,
+        neighbourhoods,
+        rand_augment_operations,
+        deit_augmentation,
+    )
 }
 
 
@@ -111,6 +174,13 @@ def caption(name: str) -> str:
 
 
 # their parts -------------------------------------------------------------------------------
+
+GREY = 128  # what comes from outside an image
+
+
+def _scenes(n: int) -> np.ndarray:
+    """Coloured shapes, (n, 64, 64, 3) in 0 … 1, always the same."""
+    return shapes(n, rng=np.random.default_rng(3), size=64, noise=0.02).images
 
 
 def _map_of(tokens: np.ndarray, window, size) -> np.ndarray:

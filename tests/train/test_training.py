@@ -202,6 +202,11 @@ def test_a_small_model_stays_on_one_thread():
         ("densenet_digits", 5, 0.95),
         ("alexnet_digits", 8, 0.94),
         ("vgg_digits", 8, 0.94),
+        ("resnest_digits", 5, 0.96),
+        ("resnext_digits", 5, 0.95),
+        ("resnet_d_digits", 5, 0.94),
+        ("resnetv2_digits", 5, 0.95),
+        ("bit_digits", 5, 0.95),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -30,11 +30,11 @@ def neighbourhood_attention(q, k, v, bias=None, *, num_heads, kernel_size, scale
     Keys and values may have a border of p places more on every side, such as zeros (Ramachandran et al. 2019). Where
     a neighbourhood would reach beyond the last of them it moves inwards (Hassani et al. 2023): a corner, too, has K×K
     neighbours. The weights, neighbours in row-major order, are tapped as ``weights``, (B, h, H, W, K·K).
-    Raises ValueError for maps smaller than K×K.
+    Raises ValueError for maps of keys smaller than K×K, and for wider borders than ⌊K/2⌋.
     """
-    d = _head_dim(q, k, v, num_heads, kernel_size)
+    d, scale = _head_width(q, k, v, num_heads, kernel_size, scale)
     (B, H, W, C), h, K = q.shape, num_heads, kernel_size
-    scaled = reshape(q * _scale(scale, d), shape=(B, H, W, h, d))
+    scaled = reshape(q * scale, shape=(B, H, W, h, d))
     keys, values = (reshape(neighbours(x, (H, W), K), shape=(B, H, W, h, d, K, K)) for x in (k, v))
     scores = reshape(einsum(scaled, keys, spec="byxhd,byxhdkl->bhyxkl"), shape=(B, h, H, W, K * K))
     weights = tap("weights", softmax(scores if bias is None else scores + additive(bias, scores)))
@@ -70,8 +70,8 @@ def first_neighbours(places: int, keys: int, kernel_size: int) -> np.ndarray:
 @neighbourhood_attention.kernel(analytic=True)
 def _(q, k, v, bias=None, *, num_heads, kernel_size, scale=None):
     """The scores of a tile's queries with all keys that they see between them are one product of matrices."""
-    d = _head_dim(q, k, v, num_heads, kernel_size)
-    scale, tiles = _scale(scale, d), _tiles(q.shape[1:3], k.shape[1:3], kernel_size)
+    d, scale = _head_width(q, k, v, num_heads, kernel_size, scale)
+    tiles = _tiles(q.shape[1:3], k.shape[1:3], kernel_size)
     if bias is not None:
         bias = np.broadcast_to(additive(bias, q), (len(q), num_heads, *q.shape[1:3], kernel_size**2))
     y = np.empty_like(q, dtype=np.result_type(*(x for x in (q, k, v, bias) if x is not None)))
@@ -116,7 +116,8 @@ class Tile:
 
     def picked(self, scores):
         """Every query's own of the scores with all keys of the rectangle.   (B, h, t, m) -> (B, h, t, K·K)"""
-        return np.take(np.reshape(scores, (*scores.shape[:2], -1)), like(self.picks, scores), axis=-1)
+        B, h, t, m = scores.shape
+        return np.take(np.reshape(scores, (B, h, t * m)), like(self.picks, scores), axis=-1)
 
     def spread(self, weights):
         """Every query's weights at their keys, and zeros at the others.   (B, h, t, K·K) -> (B, h, t, m)"""
@@ -147,7 +148,9 @@ def _tiles(places: tuple[int, int], keys: tuple[int, int], kernel_size: int) -> 
 
 def _heads(x, part, d: int):
     """A rectangle of a map as tokens, by head.   (B, H, W, h·d) -> (B, h, t, d)"""
-    return np.swapaxes(np.reshape(x[:, *part], (len(x), -1, x.shape[-1] // d, d)), 1, 2)
+    x = x[:, *part]
+    B, rows, columns, C = x.shape
+    return np.swapaxes(np.reshape(x, (B, rows * columns, C // d, d)), 1, 2)
 
 
 def _merged(y, part):
@@ -166,24 +169,19 @@ def check_kernel_size(kernel_size: int) -> None:
         raise ValueError(f"kernel_size: expected an odd number, which has a middle, got {kernel_size}")
 
 
-def _head_dim(q, k, v, num_heads: int, kernel_size: int) -> int:
-    """D. Raises ValueError, in words, for arguments that do not fit each other."""
+def _head_width(q, k, v, num_heads: int, kernel_size: int, scale) -> tuple[int, float]:
+    """A head's width d and the scale, 1/√d if none is given. Raises ValueError for arguments that do not fit."""
     check_images(q)
+    check_kernel_size(kernel_size)
     B, H, W, C = q.shape
     if C % num_heads:
         raise ValueError(f"num_heads: {num_heads} heads cannot share a width of {C}")
-    check_kernel_size(kernel_size)
-    border = (k.shape[1] - H) // 2 if len(k.shape) == 4 else 0
-    if border < 0 or k.shape != (B, H + 2 * border, W + 2 * border, C) or v.shape != k.shape:
-        raise ValueError(f"k, v: expected the shape of q {q.shape}, or one with a border around it, "
-                         f"got {k.shape} and {v.shape}")  # fmt: skip
+    if not any(k.shape == v.shape == (B, H + 2 * p, W + 2 * p, C) for p in range(kernel_size // 2 + 1)):
+        raise ValueError(f"k, v: expected the shape of q, or one with a border of up to {kernel_size // 2} places, "
+                         f"got {k.shape} and {v.shape} for {q.shape}")  # fmt: skip
     if min(k.shape[1:3]) < kernel_size:
         raise ValueError(f"k: a map of {k.shape[1]}×{k.shape[2]} has no {kernel_size}×{kernel_size} neighbours; pad it")
-    return C // num_heads
-
-
-def _scale(scale, d: int) -> float:
-    return 1 / math.sqrt(d) if scale is None else scale
+    return C // num_heads, (C // num_heads) ** -0.5 if scale is None else scale
 
 
 def _t(x):

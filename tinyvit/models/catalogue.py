@@ -10,6 +10,7 @@ import numpy as np
 from tinyvit.models import (
     alexnet,
     bert,
+    bit,
     cait,
     ceit,
     deepvit,
@@ -20,15 +21,22 @@ from tinyvit.models import (
     mixer,
     nat,
     regnet,
+    resnest,
     resnet,
+    resnet_d,
+    resnet_x2,
+    resnetv2,
+    resnext,
     sasa,
     simple_vit,
     swin,
     t2t_vit,
     transformer,
     vgg,
+    video_swin,
     vit,
     volo,
+    wide_resnet,
 )
 from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
@@ -41,8 +49,14 @@ PAPERS = (
     cait,
     simple_vit,
     resnet,
+    resnet_d,
+    resnet_x2,
+    resnext,
+    resnetv2,
+    bit,
     mixer,
     swin,
+    video_swin,
     nat,
     volo,
     ceit,
@@ -56,6 +70,8 @@ PAPERS = (
     densenet,
     alexnet,
     vgg,
+    resnest,
+    wide_resnet,
 )
 
 

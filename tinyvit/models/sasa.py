@@ -23,7 +23,7 @@ from tinyvit.equations.attention import additive
 from tinyvit.equations.convolution import zero_padded
 from tinyvit.equations.neighbourhood import check_kernel_size, neighbourhood_attention
 from tinyvit.equations.pooling import avg_pool2d
-from tinyvit.models.config import Paper, Published
+from tinyvit.models.config import Paper, Published, one_of
 from tinyvit.models.resnet import Bottleneck, ResNet, ResNetConfig
 from tinyvit.nn.attention import head_width
 from tinyvit.nn.basic import Conv2d
@@ -50,6 +50,9 @@ class SASAConfig(ResNetConfig):
         super().__post_init__()
         if self.block != "bottleneck":
             raise ValueError(f'block: the paper\'s ResNets are made of "bottleneck" blocks, got {self.block!r}')
+        one_of((1,), cardinality=self.cardinality, block_reduce_first=self.block_reduce_first)  # no convolutions
+        one_of((64,), base_width=self.base_width)
+        one_of((32,), output_stride=self.output_stride)
 
 
 class StandAloneAttention(Module):
@@ -108,19 +111,17 @@ def inside(H: int, W: int, k: int) -> np.ndarray:
 class AttentionBottleneck(Bottleneck):
     """ResNet's bottleneck with attention in place of its 3×3 convolution.   (B, H, W, C) -> (B, H/s, W/s, C')"""
 
-    def __init__(self, in_chans, width, stride, *, kernel_size, num_heads, mask_border, rng):
-        super().__init__(in_chans, width, stride, rng=rng)
-        self.conv2 = StandAloneAttention(width, width, kernel_size, num_heads, stride=stride, mask_border=mask_border,
-                                         rng=rng)  # fmt: skip
+    def __init__(self, config, in_chans, channels, stride=1, *, rng):
+        super().__init__(config, in_chans, channels, stride, rng=rng)
+        self.conv2 = StandAloneAttention(channels, channels, config.kernel_size, config.num_heads, stride=stride,
+                                         mask_border=config.mask_border, rng=rng)  # fmt: skip
 
 
 class SASAResNet(ResNet):
     """A ResNet whose 3×3 convolutions are attention.   images (B, H, W, C) -> logits (B, num_classes)"""
 
-    def block(self, in_chans, width, stride, *, rng):
-        c = self.config
-        return AttentionBottleneck(in_chans, width, stride, kernel_size=c.kernel_size, num_heads=c.num_heads,
-                                   mask_border=c.mask_border, rng=rng)  # fmt: skip
+    def block(self, in_chans, channels, stride, *, dilation, rng):
+        return AttentionBottleneck(self.config, in_chans, channels, stride, rng=rng)
 
 
 # The paper's three depths, with convolution in the stem. ------------------------------------

@@ -57,7 +57,7 @@ def distilled_from(teacher: Module, *, tau: float | None = None, lam: float = 0.
 
 
 def token_labelling(*, weight: float = 0.5) -> Objective:
-    """``CE(z_class, y) + β Σᵢ CE(zᵢ, yᵢ)/N``: every patch has a label too (LV-ViT, Jiang et al. 2021, Eq. 4).
+    """``CE(z_class, y) + β Σᵢ CE(zᵢ, yᵢ)/N``: every patch has a label too (LV-ViT, Jiang et al. 2021).
 
     For a model whose ``labelled(images)`` gives logits of the image (B, K) and of its patches (B, N, K): VOLO.
     A batch is ``(images, labels, patch_labels)``: classes (B,) and (B, N), or distributions (B, K) and (B, N, K), as
