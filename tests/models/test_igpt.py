@@ -201,7 +201,7 @@ def test_it_learns_what_digits_look_like(seed):
 def test_it_learns_to_fill_holes_in_digits(seed):
     rng, clusters = np.random.default_rng(seed), palette(bits=2, channels=1)
     splits, model = digits(seed=seed), create_model("igpt_digits", rng=rng, bert=True)
-    batches = Epochs(splits.train, 32, 8, rng=rng)
+    batches = Epochs(splits.train, 32, 12, rng=rng)
     schedule = warmup_cosine(4e-3, warmup=len(batches) // 10, total=len(batches))
     gradient = clipped(gradient_of(hidden_pixels(clusters)), norm=1.0)
     for _ in training(model, batches, gradient, AdamW(model), schedule, rng=rng):
