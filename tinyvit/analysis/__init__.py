@@ -1,4 +1,4 @@
-"""Looking inside: attention maps, curvature, attention as convolution.
+"""Looking inside: attention maps, curvature, sharpness, loss landscapes, attention as convolution.
 
 It takes a Module and arrays and knows no architecture.
 """
@@ -24,6 +24,7 @@ from tinyvit.analysis.curvature import (
     leading_eigenvalue,
     modules_of,
 )
+from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
 from tinyvit.analysis.lifting import lift_class_attention, lift_outlook
 from tinyvit.analysis.sharpness import adaptive_sharpness, average_sharpness, epsilon_sharpness, m_sharpness
 from tinyvit.analysis.spectrum import (
@@ -48,16 +49,19 @@ __all__ = [
     "attention_entropy",
     "attention_maps",
     "average_sharpness",
+    "between",
     "block_eigenvalues",
     "class_attention",
     "compare",
     "curvature",
     "dense",
+    "direction_of",
     "empirical_fisher",
     "epsilon_sharpness",
     "gauss_newton",
     "hutch_plus_plus",
     "lanczos",
+    "landscape",
     "leading_eigenvalue",
     "lift_class_attention",
     "lift_outlook",
@@ -65,8 +69,10 @@ __all__ = [
     "m_sharpness",
     "mean_attention_distance",
     "modules_of",
+    "path_plane",
     "position_similarity",
     "power_iteration",
+    "random_direction",
     "rollout",
     "smoothed",
     "spectral_density",
