@@ -91,6 +91,16 @@ def test_attention_overlay_shows_the_maps(rng):
             np.testing.assert_array_equal(shown(axes[n, 1 + m]), maps[m][n].ravel())
 
 
+def test_pictures_show_images_in_colour_and_as_ink(rng):
+    images = {"photo": rng.random((4, 5, 3)), "digit": rng.random((3, 3, 1)), "another": rng.random((2, 2, 3))}
+    axes = plots.pictures(images, columns=2).axes
+    assert [a.get_title() for a in axes] == ["photo", "digit", "another", ""]
+    for a, image in zip(axes, images.values(), strict=False):
+        np.testing.assert_array_equal(a.images[0].get_array().data, image.squeeze())
+    assert axes[1].images[0].get_clim() == (0, 1)
+    assert not axes[3].images
+
+
 def test_hessian_spectrum_shows_the_curves_and_marks_the_largest():
     grid = np.linspace(-1, 60, 50)
     curves = {"ViT": (grid, np.exp(-np.abs(grid))), "ResNet": (grid, np.exp(-(grid**2) / 100))}
@@ -187,6 +197,24 @@ def test_figures_can_be_drawn_into_given_axes(rng):
     assert third.lines
 
 
+def test_token_maps_show_groups_texts_and_frames():
+    groups, texts = np.array([[0, -1, 2], [1, 1, 5]]), np.array([["a", "b", ""], [1, 2, 3]])
+    panels = {"one": plots.Tokens(groups, texts, [(0, 1, 2, 2)]), "two": plots.Tokens(np.zeros((4, 4), int))}
+    first, second, told, empty = plots.token_maps(panels, columns=2, legend=["x", "y"]).axes
+    assert (first.get_title("left"), second.get_title("left")) == ("one", "two")
+    (squares,) = first.collections
+    assert np.array_equal(np.ma.filled(squares.get_array(), -1), groups)
+    assert [(*text.get_position(), text.get_text()) for text in first.texts] == [
+        (column, row, texts[row, column]) for row, column in np.ndindex(2, 3)
+    ]
+    assert [(f.get_xy(), f.get_height(), f.get_width()) for f in first.patches] == [((0.5, -0.5), 2, 2)]
+    assert [*second.texts, *second.patches, *empty.collections] == []
+    handles = told.get_legend().legend_handles
+    assert [text.get_text() for text in told.get_legend().texts] == ["x", "y"]
+    colour = squares.get_cmap()(squares.norm([0, 1]))
+    np.testing.assert_allclose([handle.get_facecolor() for handle in handles], colour, atol=1 / 255)
+
+
 # ---- manners -------------------------------------------------------------------------------------
 
 
@@ -281,6 +309,11 @@ def test_an_interrupted_save_leaves_the_old_files(figure, tmp_path, monkeypatch)
     assert path.read_bytes() == before
     assert json.loads(path.with_suffix(".json").read_text()) == {"n": 1}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.png"]
+
+
+def test_the_same_figure_in_other_kinds(figure, tmp_path):
+    assert plots.save(figure, tmp_path / "f.png", {}, also=("svg", "pdf")) == tmp_path / "f.png"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.pdf", "f.png", "f.svg"]
 
 
 def test_only_png_is_written(figure, tmp_path):

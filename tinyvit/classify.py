@@ -1,4 +1,4 @@
-"""What a published model sees in a photo, and where its class token looked."""
+"""What a published model sees in a photo, and where it looked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvit.analysis import attention_maps, class_attention, rollout
+from tinyvit.analysis import attention_maps, rollout
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.data.photo import IMAGENET, INCEPTION, Preprocess, framed, load_photo, normalised
 from tinyvit.equations.activation import softmax
@@ -18,12 +18,14 @@ from tinyvit.nn.weights import load_weights
 
 STYLES = {"inception": INCEPTION, "imagenet": IMAGENET}
 
-# How the published weights were tested, by family: colours, crop at 224 pixels, crop of larger images. From timm's
-# configurations (ViT: those of "How to train your ViT?"; ResNet: torchvision's crop, here with bicubic interpolation).
+# How the published weights were tested, by family or by name: colours, crop at 224 pixels, crop of larger images. From
+# timm's configurations (ViT: those of "How to train your ViT?"; ResNet: torchvision's crop, here with bicubic
+# interpolation).
 TESTED = {
     "vit": (INCEPTION, 0.9, 1.0),
     "mixer": (INCEPTION, 0.875, 1.0),
-    "volo": (IMAGENET, 0.96, 1.15),
+    "volo": (IMAGENET, 0.96, 1.0),
+    **dict.fromkeys(("volo_d4_448", "volo_d5_448", "volo_d5_512"), (IMAGENET, 0.96, 1.15)),
     "cait": (IMAGENET, 1.0, 1.0),
     "deit": (IMAGENET, 0.9, 1.0),
     "swin": (IMAGENET, 0.9, 1.0),
@@ -36,7 +38,7 @@ class Seen:
     """What came out.
 
     classes    the most probable, best first: (name, probability) · picture: what the model was given, (H, W, 3) bytes
-    attention  how much of each place reached the class token, (gh, gw), if that was asked for
+    attention  how much of each place reached what the head reads, (gh, gw), if that was asked for
     """
 
     classes: list[tuple[str, float]]
@@ -50,7 +52,7 @@ def classify(path, name: str, *, weights, labels=None, style: str | None = None,
 
     labels     a text file with a name for every class, one a line; without it a class is its number
     style      "inception" or "imagenet": other colours than those of the paper's own weights
-    attention  whether to follow the class token's attention
+    attention  whether to follow the attention
 
     Raises ValueError for a model that takes no photos, an image or labels that do not fit, or no attention to follow.
     """
@@ -71,7 +73,7 @@ def classify(path, name: str, *, weights, labels=None, style: str | None = None,
 
 def preprocessing(name: str, size: int, style: str | None = None) -> Preprocess:
     """How photos are prepared for a model."""
-    own, crop, large = TESTED.get(paper_of(name).family, OTHERS)
+    own, crop, large = TESTED.get(name) or TESTED.get(paper_of(name).family, OTHERS)
     return replace(STYLES[style] if style else own, crop=crop if size <= 224 else large)
 
 
@@ -94,20 +96,16 @@ def read_labels(path, classes: int) -> list[str]:
 
 
 def class_flow(model: Module, images) -> np.ndarray:
-    """How much of each place reaches the class token: rollout, or the mean of class-attention layers.   -> (gh, gw)
+    """How much of each place reaches what the head reads, by rollout.   -> (gh, gw)
 
-    Raises ValueError for a model in which no class token attends to all places.
+    The head reads the class token, or the mean of all. Raises ValueError for a model without attention.
     """
     try:
-        maps = [m for m in attention_maps(model, images).values() if m.ndim == 4]
-    except ValueError:
-        maps = []  # it has no attention at all
-    if only_class := [m for m in maps if m.shape[2] == 1 < m.shape[3]]:
-        side = math.isqrt(only_class[0].shape[3])
-        return np.mean(only_class, axis=(0, 1, 2, 3))[-side * side :].reshape(side, side)
-    tokens = {m.shape[2:] for m in maps}
-    side = math.isqrt(maps[0].shape[3]) if maps else 0
-    prefix = maps[0].shape[3] - side * side if maps else 0
-    if len(tokens) != 1 or not prefix:
-        raise ValueError("attention: this model has no class token that attends to all places")
-    return class_attention(rollout(maps), (side, side), prefix_tokens=prefix)[0]
+        flow = rollout(attention_maps(model, images))[0]
+    except ValueError as error:
+        raise ValueError(f"attention: this model has none that can be followed ({error})") from error
+    side = math.isqrt(flow.shape[1])
+    prefix = flow.shape[1] - side * side
+    pooled = not prefix or getattr(model.config, "global_pool", "token") == "avg"
+    read = flow[prefix:].mean(axis=0) if pooled else flow[getattr(model, "class_place", 0)]
+    return read[prefix:].reshape(side, side)

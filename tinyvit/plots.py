@@ -14,6 +14,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ STYLE = {
     "legend.frameon": False,
     "image.interpolation": "nearest",
     "image.cmap": "viridis",
+    "svg.hashsalt": "tinyvit",  # the same names in the file every time
 }
 
 
@@ -169,7 +171,7 @@ def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Se
 
 @_styled
 def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
-    """A photo, and beside it again under the attention of the class token, from none (dark) to the largest.
+    """A photo, and beside it again under the attention that it got, from none (dark) to the largest.
 
     picture: (H, W, 3), weights: (gh, gw)
     """
@@ -180,8 +182,26 @@ def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
     right.imshow(picture)
     right.imshow(weights, vmin=0, alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
     left.set_title("image")
-    right.set_title("attention of the class token")
+    right.set_title("attention")
     _bare(left, right)
+    return figure
+
+
+@_styled
+def pictures(images: Mapping[str, np.ndarray], *, columns: int, side: float = 1.15) -> Figure:
+    """Images in rows of ``columns``, each under its title.
+
+    images: title -> (H, W, 3) or, drawn as ink on paper, (H, W, 1), from 0 to 1; side: of one, in inches.
+    """
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(columns * side, rows * (side + 0.28))
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.04)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    _bare(*axes)
+    for axis, (title, image) in zip(axes, images.items(), strict=False):
+        ink = {"cmap": INK, "vmin": 0, "vmax": 1} if image.shape[-1] == 1 else {}
+        axis.imshow(image, **ink)
+        axis.set_title(title, fontsize=8.5)
     return figure
 
 
@@ -499,6 +519,73 @@ def convolution_heads(
 
 
 # --------------------------------------------------------------------------------------------------
+# Tokens
+# --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens as squares, row by row.
+
+    groups: (R, C), whole numbers that choose the squares' colours, negative where there is none; texts:
+    (R, C), what is written into them; frames: (row, column, height, width) of squares to frame.
+    """
+
+    groups: np.ndarray
+    texts: np.ndarray | None = None
+    frames: Sequence[tuple[int, int, int, int]] = ()
+
+
+@_styled
+def token_maps(panels: Mapping[str, Tokens], *, columns: int, legend: Sequence[str] = (), side: float = 1.9) -> Figure:
+    """Steps of a computation on tokens, drawn as squares, panel after panel.
+
+    panels: title -> Tokens; columns: panels in a row; legend: what the groups 0, 1, … are, told where
+    the next panel would be; side: of a panel, in inches.
+    """
+    rows = math.ceil((len(panels) + bool(legend)) / columns)
+    figure = _figure(columns * side, rows * (side + 0.35))
+    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    _bare(*axes)
+    for axis, (title, tokens) in zip(axes, panels.items(), strict=False):
+        axis.set_title(title, loc="left", fontsize=10)
+        _draw_tokens(axis, tokens, side)
+    if legend:
+        from matplotlib.patches import Patch
+
+        squares = [Patch(color=_pale(group), label=label) for group, label in enumerate(legend)]
+        axes[len(panels)].legend(handles=squares, loc="center", fontsize=9, handlelength=1, handleheight=1)
+    return figure
+
+
+def _draw_tokens(axes: Axes, tokens: Tokens, side: float) -> None:
+    """The squares, what is written into them, and the frames; the centre of token (i, j) is at x = j, y = i."""
+    from matplotlib.colors import ListedColormap
+
+    groups = np.ma.masked_less(tokens.groups, 0)
+    rows, columns = groups.shape
+    colours = ListedColormap([_pale(group) for group in range(len(COLOURS))])
+    edges = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
+    gap = 0.02 * 72 * side / max(rows, columns)  # white between squares, in points
+    axes.pcolormesh(*edges, groups, cmap=colours, vmin=0, vmax=len(COLOURS), edgecolors="white", linewidth=gap)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    size = min(9.0, 0.42 * 72 * side / max(rows, columns))  # points; a number of two digits is as wide as it is high
+    for (row, column), text in np.ndenumerate(np.asarray([] if tokens.texts is None else tokens.texts)):
+        axes.text(column, row, str(text), ha="center", va="center", fontsize=size)
+    for frame in tokens.frames:
+        _outline(axes, *frame, colour="0.15", linewidth=1.5)
+
+
+def _pale(group: int) -> str:
+    """The colour of a group, light enough to write on in black."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    return to_hex(0.45 + 0.55 * np.asarray(to_rgb(COLOURS[group % len(COLOURS)])))
+
+
+# --------------------------------------------------------------------------------------------------
 # Parts
 # --------------------------------------------------------------------------------------------------
 
@@ -519,16 +606,20 @@ def _shown(figure: Figure) -> tuple[bytes, dict[str, int]]:
 
     IPython asks every object for this method, so no pyplot and no `%matplotlib inline` is needed.
     """
-    picture = _png(figure)
+    picture = _picture(figure, "png")
     width, height = (int.from_bytes(picture[at : at + 4]) for at in (16, 20))  # from the header of the PNG
     return picture, {"width": round(width * SCREEN / DPI), "height": round(height * SCREEN / DPI)}
 
 
-def _png(figure: Figure) -> bytes:
+# Without the version of matplotlib and the time in the files, equal figures are equal files.
+UNSAID = {"png": ("Software",), "svg": ("Date", "Creator"), "pdf": ("Creator", "Producer", "CreationDate")}
+
+
+def _picture(figure: Figure, kind: str) -> bytes:
+    """The file of a figure: png, svg or pdf."""
     picture = io.BytesIO()
     with _style():
-        # Without the version of matplotlib in the file, equal figures are equal files.
-        figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(picture, format=kind, dpi=DPI, bbox_inches="tight", metadata=dict.fromkeys(UNSAID[kind]))
     return picture.getvalue()
 
 
@@ -555,12 +646,14 @@ def _mosaic(tiles: np.ndarray) -> np.ndarray:
     return apart.swapaxes(1, 2).reshape(rows * height, columns * width)[:-1, :-1]
 
 
-def _outline(axes: Axes, row: int, column: int, height: int, width: int, colour: str = MARK) -> None:
+def _outline(
+    axes: Axes, row: int, column: int, height: int, width: int, colour: str = MARK, linewidth: float = 0.9
+) -> None:
     """A frame around some pixels of an image (the centre of pixel i is at i)."""
     from matplotlib.patches import Rectangle
 
     corner = (column - 0.5, row - 0.5)
-    frame = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.9)
+    frame = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=linewidth)
     frame.set_clip_on(False)
     axes.add_patch(frame)
 
@@ -610,12 +703,13 @@ def _plain_numbers(axis: Axis) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any]) -> Path:
+def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any], *, also: Sequence[str] = ()) -> Path:
     """Write a figure as PNG, and beside it a JSON file of the same stem with the numbers it shows.
 
     fig: a Figure, or a string that is SVG already (`tinyvit.draw`) and goes into a file of that kind;
-    numbers: names -> numbers, arrays, strings, or mappings and sequences of these. Arrays become
-    lists, floats are rounded to 6 significant digits, NaN and infinities become null. Both files
+    numbers: names -> numbers, arrays, strings, or mappings and sequences of these; also: "svg" and
+    "pdf", for files of these kinds too. Arrays become
+    lists, floats are rounded to 6 significant digits, NaN and infinities become null. All files
     appear whole or not at all, the folder is made if it is missing. Returns the path of the picture.
 
     Raises ValueError for a name that does not end in .png (.svg for a string), OSError for a folder
@@ -625,10 +719,12 @@ def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any]) -> Pat
     kind = ".svg" if isinstance(fig, str) else ".png"
     if path.suffix != kind:
         raise ValueError(f"path: expected a name that ends in {kind}, got {path.name!r}")
-    picture = fig.encode() if isinstance(fig, str) else _png(fig)
+    pictures = {path: fig.encode() if isinstance(fig, str) else _picture(fig, "png")}
+    pictures |= {path.with_suffix(f".{kind}"): _picture(fig, kind) for kind in also}
     text = json.dumps(_plain(numbers), ensure_ascii=False, allow_nan=False) + "\n"
     make_folder(path.parent)
-    write_atomically(path, picture)
+    for file, picture in pictures.items():
+        write_atomically(file, picture)
     write_atomically(path.with_suffix(".json"), text.encode())
     return path
 

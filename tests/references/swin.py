@@ -5,7 +5,7 @@ import math
 from references.reference import Reference
 from tinyvit.models.swin import Swin, SwinConfig
 from tinyvit.nn.attention import offset_index
-from tinyvit.nn.window import region_mask
+from tinyvit.nn.window import region_mask, window_regions
 
 
 def block_of(model, match):
@@ -17,7 +17,7 @@ def mask_of(model, match):
     """The mask of a shifted block, on the map of its stage."""
     block, scale = block_of(model, match), 2 ** int(match[1])
     size = tuple(math.ceil(n / scale) for n in model.patch_embed.grid)
-    return region_mask(size, block.attn.window, block.shift)
+    return region_mask(window_regions(size, block.attn.window, block.shift))
 
 
 def stage(match):

@@ -5,6 +5,7 @@ It takes a Module and arrays and knows no architecture.
 
 from tinyvit.analysis.attention_as_convolution import AttentionConv
 from tinyvit.analysis.attention_maps import (
+    AttentionMaps,
     attention_entropy,
     attention_maps,
     class_attention,
@@ -21,11 +22,11 @@ from tinyvit.analysis.curvature import (
     dense,
     empirical_fisher,
     gauss_newton,
+    leading,
     leading_eigenvalue,
     modules_of,
 )
 from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
-from tinyvit.analysis.lifting import lift_class_attention, lift_outlook
 from tinyvit.analysis.sharpness import adaptive_sharpness, average_sharpness, epsilon_sharpness, m_sharpness
 from tinyvit.analysis.spectrum import (
     hutch_plus_plus,
@@ -33,14 +34,16 @@ from tinyvit.analysis.spectrum import (
     power_iteration,
     smoothed,
     spectral_density,
+    ticking,
     top_eigenvalues,
     trace,
 )
 from tinyvit.analysis.surface import Protocol, Surface
-from tinyvit.analysis.window_maps import lift_windows
+from tinyvit.nn.lifting import lift_class_attention, lift_neighbours, lift_outlook, lift_windows
 
 __all__ = [
     "AttentionConv",
+    "AttentionMaps",
     "Leading",
     "Protocol",
     "Surface",
@@ -62,8 +65,10 @@ __all__ = [
     "hutch_plus_plus",
     "lanczos",
     "landscape",
+    "leading",
     "leading_eigenvalue",
     "lift_class_attention",
+    "lift_neighbours",
     "lift_outlook",
     "lift_windows",
     "m_sharpness",
@@ -76,6 +81,7 @@ __all__ = [
     "rollout",
     "smoothed",
     "spectral_density",
+    "ticking",
     "top_eigenvalues",
     "trace",
 ]

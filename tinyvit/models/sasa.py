@@ -29,6 +29,7 @@ from tinyvit.models.resnet import Bottleneck, ResNet, ResNetConfig
 from tinyvit.nn.attention import head_width
 from tinyvit.nn.basic import Conv2d
 from tinyvit.nn.init import normal
+from tinyvit.nn.lifting import lift_neighbours
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.primitives.contract import einsum
 from tinyvit.primitives.shape import reshape, transpose, unfold
@@ -67,6 +68,7 @@ class StandAloneAttention(Module):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, which has a middle, got {kernel_size}")
         self.kernel_size, self.stride, self.mask_border = kernel_size, stride, mask_border
+        self.merges = stride
         offsets = (self.head_dim // 2, kernel_size)
         self.row = Parameter(normal(offsets, std=self.head_dim**-0.5, rng=rng))
         self.col = Parameter(normal(offsets, std=self.head_dim**-0.5, rng=rng))
@@ -79,6 +81,9 @@ class StandAloneAttention(Module):
         y = reshape(y, shape=(*y.shape[:3], -1))
         s = self.stride
         return y if s == 1 else avg_pool2d(y, size=s, ceil_mode=True, count_include_pad=False)
+
+    def token_map(self, weights, shape):
+        return lift_neighbours(weights)
 
     def by_head(self, x):
         """(B, H, W, h·d) -> (B, H, W, h, d)"""

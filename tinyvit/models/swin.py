@@ -16,6 +16,7 @@ from tinyvit.models.config import Paper, Published, pair
 from tinyvit.nn.attention import Block, drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear
 from tinyvit.nn.embed import at_least_single, check_images, grid_of
+from tinyvit.nn.lifting import lift_windows
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.pool import PooledHead
 from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
@@ -74,20 +75,29 @@ class PatchEmbed(Module):
 
 
 class PatchMerging(Module):
-    """Every 2×2 neighbours side by side, normalised and halved (Sec. 3.1).   (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)
+    """Every 2×2 neighbours side by side, normalised and halved (Sec. 3.1).   (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 2C)"""
 
-    The neighbours come in the order (0, 0), (1, 0), (0, 1), (1, 1) of row and column; odd sides are padded with zeros.
-    """
+    merges = 2
 
     def __init__(self, dim, *, rng):
         self.norm = LayerNorm(4 * dim, eps=EPS, rng=rng)
         self.reduction = Linear(4 * dim, 2 * dim, bias=False, rng=rng)
 
     def forward(self, x):
-        x = pad_to_whole(x, (2, 2))
-        B, H, W, C = x.shape
-        x = transpose(reshape(x, shape=(B, H // 2, 2, W // 2, 2, C)), axes=(0, 1, 3, 4, 2, 5))
-        return self.reduction(self.norm(reshape(x, shape=(B, H // 2, W // 2, 4 * C))))
+        return self.reduction(self.norm(merge_neighbours(x)))
+
+
+def merge_neighbours(x):
+    """2×2 neighbours side by side, (0, 0), (1, 0), (0, 1), (1, 1) of row and column; odd sides are padded with zeros.
+
+    (B, H, W, C) -> (B, ⌈H/2⌉, ⌈W/2⌉, 4C); frames before the rows are left apart.
+    """
+    *frames, _, _, C = x.shape
+    x = pad_to_whole(x, (*(1 for _ in frames[1:]), 2, 2))
+    n, H, W = len(frames), x.shape[-3] // 2, x.shape[-2] // 2
+    x = reshape(x, shape=(*frames, H, 2, W, 2, C))
+    x = transpose(x, axes=(*range(n), n, n + 2, n + 3, n + 1, n + 4))
+    return reshape(x, shape=(*frames, H, W, 4 * C))
 
 
 class SwinBlock(Block):
@@ -101,6 +111,9 @@ class SwinBlock(Block):
         y = attend_in_windows(self.norm1(z), self.attn, self.attn.window, self.shift)
         z = z + self.drop_path1(y)  # ẑˡ = (S)W-MSA(LN(zˡ⁻¹)) + zˡ⁻¹
         return z + self.drop_path2(self.mlp(self.norm2(z)))  # zˡ = MLP(LN(ẑˡ)) + ẑˡ
+
+    def token_map(self, weights, shape):
+        return lift_windows(weights, shape[1:-1], self.attn.window, self.shift)
 
 
 class SwinStage(Module):

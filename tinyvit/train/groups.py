@@ -68,7 +68,8 @@ def depths(model: Module) -> dict[str, int]:
     """How deep every parameter stands, told from its name: 0 before the blocks, 1 … L in them, L + 1 in the head.
 
     As in timm, the norm behind the blocks counts with the last of them, and what joins two stages with the first block
-    of the second. Raises ValueError for a model without numbered blocks.
+    of the second, if it bears that stage's number, or else with the block before it. Where a model has two lists of
+    blocks, the second is deeper. Raises ValueError for a model without numbered blocks.
     """
     names = [name for name, _ in model.named_parameters()]
     places = {name: _place(match) for name in names if (match := _BLOCK.match(name))}
@@ -77,14 +78,13 @@ def depths(model: Module) -> dict[str, int]:
     lists = list(dict.fromkeys(first for first, *_ in places.values()))  # in the order they were made
     in_order = sorted(set(places.values()), key=lambda place: (lists.index(place[0]), *place[1:]))
     depth = {place: number for number, place in enumerate(in_order, 1)}
-    last, first_block = len(in_order), names.index(next(iter(places)))
-
-    def outside(at: int, name: str) -> int:
-        if at < first_block and not name.startswith("head"):
-            return 0
-        return last if name.startswith("norm.") else last + 1
-
-    return {name: depth[places[name]] if name in places else outside(at, name) for at, name in enumerate(names)}
+    final, found, before = max(map(names.index, places)), {}, 0
+    for at, name in enumerate(names):
+        if name in places:
+            before = depth[places[name]]
+        behind = name.startswith("head") or (at > final and not name.startswith("norm."))
+        found[name] = len(in_order) + 1 if behind else before
+    return found
 
 
 def _place(match: re.Match) -> tuple[str, int, int]:
