@@ -89,7 +89,7 @@ def test_a_line_along_an_eigenvector_and_one_to_another_run(folder, data, capsys
     line = printed(capsys, *ask, "--along", "hessian", "--dimensions", 1, "--out", tmp_path / "line", "--span", 0.05)
     steps, losses = np.array(line["steps"]), np.array(line["losses"])
     value = leading_eigenvalue(classification(), model_of_run(folder), data, tol=1e-4, rng=rng).value
-    assert 2 * np.polyfit(steps, losses, 4)[-3] == pytest.approx(value, rel=0.05)
+    assert 2 * np.polyfit(steps, losses, 2)[0] == pytest.approx(value, rel=0.05)
     assert float(re.search(r"λ = ([\d.e+]+)", line["labels"][0])[1]) == pytest.approx(value, rel=0.01)
     other = tinyvit.create_model("resnet_digits", rng=rng)
     tinyvit.save_weights(other, tmp_path / "other.safetensors")
