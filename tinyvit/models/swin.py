@@ -83,7 +83,7 @@ class PatchMerging(Module):
     merges  how many become one along every axis
     """
 
-    def __init__(self, dim, merges, *, rng):
+    def __init__(self, dim, merges=(2, 2), *, rng):
         self.merges = merges
         self.norm = LayerNorm(math.prod(merges) * dim, eps=EPS, rng=rng)
         self.reduction = Linear(math.prod(merges) * dim, 2 * dim, bias=False, rng=rng)
