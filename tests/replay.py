@@ -141,7 +141,8 @@ def replay_model(z: dict, meta: dict) -> Replayed:
 def build(meta: dict, state: dict):
     """The reference's entry and our model of the file's configuration, a blueprint waiting for its parameters."""
     source, cls = meta["source"].split()[0], meta["config"].get("cls", "")
-    reference, what = MODELS.get((source, cls)), cls or meta["name"]
+    block = meta["config"].get("kwargs", {}).get("block")  # a class may be made of other blocks in another paper
+    reference, what = MODELS.get((source, f"{cls} of {block}"), MODELS.get((source, cls))), cls or meta["name"]
     if reference is None:
         raise NotBuilt(f"{what} of {meta['source']}")
     known, settings = {f.name for f in fields(reference.config)}, {}

@@ -64,6 +64,39 @@ def test_patch_merging_step_by_step():
     assert shown(after)[0].shape == (2, 2)
 
 
+RULES = {  # along one axis, whether query q sees token n; then the sign of its offset, and how far offsets go
+    "NAT: 3×3, moved inwards": (lambda q, n: 0 <= n - max(q - 1, 0) < 3, 1, 2),
+    "SASA: 3×3, and zeros": (lambda q, n: abs(n - q) <= 1, 1, 1),
+    "Swin: windows of 4×4": (lambda q, n: n // 4 == q // 4, -1, 3),
+    "Swin: shifted by 2": (lambda q, n: (n - 2) // 4 == (q - 2) // 4, -1, 3),
+}
+
+
+def test_neighbourhoods_of_a_corner_an_edge_and_an_inner_token():
+    figure, numbers = FIGURES["neighbourhoods"]()
+    queries = [(0, 0), (0, 5), (5, 3)]
+    for axes, title in zip(figure.axes, RULES, strict=False):
+        sees, sign, reach = RULES[title]
+        assert axes.get_title("left") == title
+        groups, texts = shown(axes)
+        found = {query: [] for query in queries}
+        for at in np.ndindex(10, 10):
+            n = tuple(np.subtract(at, 1))
+            inside = 0 <= min(n) <= max(n) < 8
+            by = [q for q in queries if all(map(sees, q, n)) and (inside or "zeros" in title)]
+            group, text = -1, "·" if inside else ""
+            for query in by:
+                group = queries.index(query) if inside else 3
+                offset = sign * np.subtract(n, query) + reach
+                text = str(offset[0] * (2 * reach + 1) + offset[1])
+                found[query].append(n)
+            assert (groups[at], texts[at]) == (group, text), f"{title}: {n}"
+        assert [sorted(map(tuple, seen)) for seen in numbers["seen"][title]] == [sorted(x) for x in found.values()]
+        assert {(r + 1, c + 1, 1, 1) for r, c in queries} < frames(axes)
+    table = shown(figure.axes[4])[1]
+    assert [table[place] for place in ((2, 2), (4, 4), (6, 6))] == ["0", "12", "24"]
+
+
 def test_one_command_lists_and_writes_them(tmp_path, capsys):
     assert cli.main(["figures"]) == 0
     listed = capsys.readouterr().out
@@ -88,3 +121,33 @@ def test_equal_figures_are_equal_files(tmp_path):
     one, two = (make_figure(name, tmp_path / folder) for folder in ("one", "two"))
     for kind in (".png", ".svg", ".pdf"):
         assert one.with_suffix(kind).read_bytes() == two.with_suffix(kind).read_bytes(), kind
+
+
+def drawn(figure):
+    """The pixels under every title."""
+    return {axes.get_title(): axes.images[0].get_array().data for axes in figure.axes if axes.images}
+
+
+def test_every_operation_of_rand_augment_is_shown():
+    figure, amounts = FIGURES["rand_augment_operations"]()
+    shown = drawn(figure)
+    assert len(shown) == 16
+    assert {f"Rotate {amounts['Rotate']:g}", "Posterize 1", "Color 1.81", "TranslateX 0.405", "Equalize"} <= set(shown)
+    np.testing.assert_allclose(shown["Invert"], 1 - shown["image"], atol=1e-12)
+    assert len(np.unique(shown["Posterize 1"])) == 2
+    differ = [np.abs(pixels - shown["image"]).mean() for title, pixels in shown.items() if title != "image"]
+    assert min(differ) > 0.005
+
+
+def test_the_recipe_is_shown_with_the_shares_of_the_labels():
+    figure, numbers = FIGURES["deit_augmentation"]()
+    shown, (shares,) = drawn(figure), numbers.values()
+    assert len(shown) == 15
+    image, partner = shown["image"], shown["its partner"]
+    share = shares["mixup"]
+    np.testing.assert_allclose(shown[f"mixup, λ = {share:.2f}"], share * image + (1 - share) * partner, atol=1e-6)
+    own = (shown[f"CutMix, λ = {shares['CutMix']:.2f}"] == image).all(axis=-1)
+    assert abs(own.mean() - shares["CutMix"]) < 1e-6
+    np.testing.assert_array_equal(shown["flipped"], image[:, ::-1])
+    assert 0.1 < (shown["erased"] != image).any(axis=-1).mean() < 0.34
+    assert len({shown[f"version {i}"].tobytes() for i in range(1, 5)}) == 4

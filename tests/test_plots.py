@@ -91,6 +91,16 @@ def test_attention_overlay_shows_the_maps(rng):
             np.testing.assert_array_equal(shown(axes[n, 1 + m]), maps[m][n].ravel())
 
 
+def test_pictures_show_images_in_colour_and_as_ink(rng):
+    images = {"photo": rng.random((4, 5, 3)), "digit": rng.random((3, 3, 1)), "another": rng.random((2, 2, 3))}
+    axes = plots.pictures(images, columns=2).axes
+    assert [a.get_title() for a in axes] == ["photo", "digit", "another", ""]
+    for a, image in zip(axes, images.values(), strict=False):
+        np.testing.assert_array_equal(a.images[0].get_array().data, image.squeeze())
+    assert axes[1].images[0].get_clim() == (0, 1)
+    assert not axes[3].images
+
+
 def test_hessian_spectrum_shows_the_curves_and_marks_the_largest():
     grid = np.linspace(-1, 60, 50)
     curves = {"ViT": (grid, np.exp(-np.abs(grid))), "ResNet": (grid, np.exp(-(grid**2) / 100))}

@@ -24,6 +24,8 @@ STYLES = {"inception": INCEPTION, "imagenet": IMAGENET}
 TESTED = {
     "vit": (INCEPTION, 0.9, 1.0),
     "mixer": (INCEPTION, 0.875, 1.0),
+    "bit": (INCEPTION, 0.875, 1.0),
+    **dict.fromkeys(("resnetv2_50", "resnetv2_101"), (INCEPTION, 0.95, 1.0)),
     "volo": (IMAGENET, 0.96, 1.0),
     **dict.fromkeys(("volo_d4_448", "volo_d5_448", "volo_d5_512"), (IMAGENET, 0.96, 1.15)),
     "cait": (IMAGENET, 1.0, 1.0),

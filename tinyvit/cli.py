@@ -42,6 +42,31 @@ def _parser() -> argparse.ArgumentParser:
     tour.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
     tour.set_defaults(run=_tour)
 
+    train = commands.add_parser("train", help="train a model in a folder; a run that was stopped goes on with --resume")
+    train.add_argument("--config", metavar="FILE", help="settings to begin with: the config.toml of a run")
+    _add_run(train, {})
+    train.set_defaults(run=_train)
+
+    finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
+    finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    _add_run(finetune, {"recipe": "finetune"})
+    finetune.set_defaults(run=_finetune)
+
+    evaluate = commands.add_parser("evaluate", help="what a trained model scores, class by class")
+    _add_trained(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    probe = commands.add_parser(
+        "probe", help="a linear probe of a trained model's features, from a few images per class"
+    )
+    _add_trained(probe)
+    probe.add_argument("--shots", type=_count, default=10, metavar="N", help="images per class (default 10)")
+    probe.add_argument(
+        "--blocks", type=_count, default=1, metavar="N", help="features of the last N blocks (default 1)"
+    )
+    probe.add_argument("--draws", type=_count, default=5, metavar="N", help="how often they are drawn (default 5)")
+    probe.set_defaults(run=_probe)
+
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
     models.set_defaults(run=_models)
@@ -76,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="how fast this machine is at it, and PyTorch beside it")
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
-    bench.add_argument("--scaling", action="store_true", help="only how time grows with batch, depth and tokens")
+    bench.add_argument("--scaling", action="store_true", help="only how time grows with sizes and places")
     bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
     bench.add_argument("--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling 3)")
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
@@ -88,6 +113,36 @@ def _parser() -> argparse.ArgumentParser:
     exercises = commands.add_parser("exercises", help="functions to write yourself, graded by pytest, with hints")
     _add_exercises(exercises.add_subparsers(metavar="ACTION", required=True))
     return parser
+
+
+def _add_run(parser, differing: dict) -> None:
+    """A flag for every setting of a run, and those that change nothing in its result."""
+    from dataclasses import fields
+
+    from tinyvit.runs.config import RECIPES, RunConfig
+
+    parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
+    for f in fields(RunConfig):
+        kind, default = type(f.default), differing.get(f.name, f.default)
+        how: dict = {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, f.name.upper())}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif choices := f.metadata["choices"] or (f.name == "recipe" and list(RECIPES)):
+            how = {"choices": choices}
+        about = f"{f.metadata['about']} (default {default})".replace("%", "%%")
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
+
+
+def _add_trained(parser) -> None:
+    """Which trained model, and which data."""
+    parser.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("--model", metavar="NAME", help="the model that a weight file is of")
+    parser.add_argument("--data", metavar="NAME", help="other data than the run's, see `tinyvit train --help`")
+    parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_weights(actions) -> None:
@@ -166,6 +221,110 @@ def _not_reached(report) -> str:
 def _program() -> str:
     """How this command can be called again: by its name, or by the path it was called with."""
     return "tinyvit" if shutil.which("tinyvit") or not sys.argv[0].endswith("tinyvit") else sys.argv[0]
+
+
+def _train(options) -> int:
+    from tinyvit.runs import RunFolder
+
+    file = RunFolder(Path(options.out)).config
+    return _run(options, options.config or (options.resume and file.is_file() and file) or None)
+
+
+def _finetune(options) -> int:
+    from tinyvit import create_model
+    from tinyvit.runs import config_of_run
+
+    source = Path(options.source)
+    given = {"recipe": "finetune", "weights": str(source)}
+    if source.is_dir():
+        run = config_of_run(source)
+        given |= {"model": run.model, "data": run.data, "seed": run.seed, "weights": str(source / "model.safetensors")}
+    given |= _settings(options)
+    if "positions" not in given and hasattr(create_model(given.get("model", "vit_digits")), "fitted"):
+        given["positions"] = "timm"
+    return _run(options, None, given)
+
+
+def _settings(options) -> dict:
+    """The settings of a run that were given as flags."""
+    from dataclasses import fields
+
+    from tinyvit.runs import RunConfig
+
+    return {f.name: getattr(options, f.name) for f in fields(RunConfig) if hasattr(options, f.name)}
+
+
+def _run(options, file, given: dict | None = None) -> int:
+    from tinyvit.runs import RunFolder, Stopped, configured, run
+    from tinyvit.train.parallel import Team, communicator
+
+    team = Team(communicator())
+    folder = RunFolder(Path(options.out))
+    say = _say if team.leads and not options.quiet else lambda line: None
+    try:
+        config = configured(file=file, **(_settings(options) if given is None else given))
+        result = run(config, folder.path, resume=options.resume, threads=options.threads, progress=not options.quiet,
+                     say=say, team=team)  # fmt: skip
+    except Exception as error:
+        if team.size > 1:
+            print(
+                f"tinyvit: process {team.comm.rank} of {team.size} ends the run: {error}", file=sys.stderr, flush=True
+            )
+            team.abort()
+        raise
+    except Stopped:
+        again = f"{_program()} train --out {options.out} --resume"
+        print(f"\nstopped at a checkpoint; `{again}` goes on", file=sys.stderr)
+        return 130
+    test = result["test"]
+    if team.leads:
+        print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
+    return 0
+
+
+def _evaluate(options) -> int:
+    from tinyvit.runs import model_and_task
+    from tinyvit.runs.probe import scored
+
+    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    reports = {part: scored(model, getattr(task.splits, part)) for part in ("validation", "test")}
+    if options.json:
+        print(json.dumps({part: report.as_dict() for part, report in reports.items()}))
+        return 0
+    _table(("", *reports), ("images", *(str(sum(map(sum, r.confusion))) for r in reports.values())),
+           ("accuracy", *(f"{r.accuracy:.1%}" for r in reports.values())),
+           ("loss", *(f"{r.loss:.4f}" for r in reports.values())),
+           *((f"  class {k}", *(f"{r.per_class[k]:.1%}" for r in reports.values()))
+             for k in range(task.classes)))  # fmt: skip
+    return 0
+
+
+def _probe(options) -> int:
+    import numpy as np
+
+    from tinyvit.runs import model_and_task
+    from tinyvit.runs.probe import features, few_shot
+
+    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    parts = [(features(model, part.images, blocks=options.blocks), part.labels) for part in task.splits]
+    draws = np.random.default_rng(options.seed).spawn(options.draws)
+    accuracies = [few_shot(*parts, shots=options.shots, rng=rng) for rng in draws]
+    found = {"shots": options.shots, "blocks": options.blocks, "features": parts[0][0].shape[1],
+             "accuracies": accuracies, "mean": float(np.mean(accuracies)),
+             "std": float(np.std(accuracies))}  # fmt: skip
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"{found['mean']:.1%} ± {found['std']:.1%} of the test images, from {options.shots} per class "
+          f"({options.draws} draws, {found['features']} features)")  # fmt: skip
+    return 0
+
+
+def _say(line: str) -> None:
+    """A line of a run; the progress bar, if there is one, moves out of its way."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
 
 
 def _models(options) -> int:

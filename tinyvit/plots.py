@@ -187,6 +187,24 @@ def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
     return figure
 
 
+@_styled
+def pictures(images: Mapping[str, np.ndarray], *, columns: int, side: float = 1.15) -> Figure:
+    """Images in rows of ``columns``, each under its title.
+
+    images: title -> (H, W, 3) or, drawn as ink on paper, (H, W, 1), from 0 to 1; side: of one, in inches.
+    """
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(columns * side, rows * (side + 0.28))
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.04)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    _bare(*axes)
+    for axis, (title, image) in zip(axes, images.items(), strict=False):
+        ink = {"cmap": INK, "vmin": 0, "vmax": 1} if image.shape[-1] == 1 else {}
+        axis.imshow(image, **ink)
+        axis.set_title(title, fontsize=8.5)
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Curves
 # --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from references import (
     bert,
+    bit,
     cait,
     ceit,
     deepvit,
@@ -17,7 +18,9 @@ from references import (
     efficientnet,
     igpt,
     mixer,
+    nat,
     regnet,
+    resnest,
     resnet,
     sasa,
     simple_vit,
@@ -25,20 +28,25 @@ from references import (
     t2t_vit,
     video_swin,
     vit,
+    vit_pytorch,
     volo,
 )
 from references.reference import Reference
 
 PAPERS = (
     vit,
+    vit_pytorch,
     deit,
     deepvit,
     cait,
     simple_vit,
     resnet,
+    resnest,
+    bit,
     mixer,
     swin,
     video_swin,
+    nat,
     volo,
     ceit,
     t2t_vit,

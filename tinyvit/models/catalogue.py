@@ -10,6 +10,7 @@ import numpy as np
 from tinyvit.models import (
     alexnet,
     bert,
+    bit,
     cait,
     ceit,
     deepvit,
@@ -18,8 +19,14 @@ from tinyvit.models import (
     efficientnet,
     igpt,
     mixer,
+    nat,
     regnet,
+    resnest,
     resnet,
+    resnet_d,
+    resnet_x2,
+    resnetv2,
+    resnext,
     sasa,
     simple_vit,
     swin,
@@ -29,6 +36,7 @@ from tinyvit.models import (
     video_swin,
     vit,
     volo,
+    wide_resnet,
 )
 from tinyvit.models.config import Paper
 from tinyvit.nn.module import Module
@@ -41,9 +49,15 @@ PAPERS = (
     cait,
     simple_vit,
     resnet,
+    resnet_d,
+    resnet_x2,
+    resnext,
+    resnetv2,
+    bit,
     mixer,
     swin,
     video_swin,
+    nat,
     volo,
     ceit,
     t2t_vit,
@@ -56,6 +70,8 @@ PAPERS = (
     densenet,
     alexnet,
     vgg,
+    resnest,
+    wide_resnet,
 )
 
 

@@ -20,10 +20,17 @@ class MaxPool(Module):
 
 
 class AvgPool(MaxPool):
-    """The mean of every window.   (B, H, W, C) -> (B, H', W', C)"""
+    """The mean of every window.   (B, H, W, C) -> (B, H', W', C)
+
+    ceil_mode  whether a window that reaches over the end counts; it is the mean of what is there
+    """
+
+    def __init__(self, size: int, *, stride: int, padding=0, ceil_mode: bool = False):
+        super().__init__(size, stride=stride, padding=padding)
+        self.ceil_mode = ceil_mode
 
     def forward(self, x):
-        return avg_pool2d(x, size=self.size, stride=self.stride, padding=self.padding)
+        return avg_pool2d(x, size=self.size, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode)
 
 
 class AdaptiveAvgPool(Module):
