@@ -36,7 +36,7 @@ from tinyvit.bench import (
 )
 from tinyvit.bench.contender import Turn, sampled
 from tinyvit.bench.ours import gradient, inference, on_one_thread, training_step
-from tinyvit.bench.scaling import Axis, macs, power
+from tinyvit.bench.scaling import Axis, power
 from tinyvit.bench.tasks import Convolution, Images, Windows
 from tinyvit.bench.workloads import and_torch
 
@@ -337,11 +337,14 @@ def test_the_power_of_a_law():
 
 
 def test_arithmetic_is_linear_in_batch_and_depth_and_more_than_that_in_tokens():
-    expected = {axis.name: power({size: macs(task) for size, task in axis.tasks.items()}) for axis in AXES}
+    expected = {axis.name: power({size: task.macs() for size, task in axis.tasks.items()}) for axis in AXES}
     assert expected["batch"] == pytest.approx(1.0, abs=1e-12)
     assert 0.98 < expected["depth"] < 1.0, "patches and head do not grow with it"
     assert 1.05 < expected["tokens"] < 1.5
-    for axis in AXES[1:]:
+    assert 1.9 < expected["places_MSA"] < 2.0, "the projections are linear"
+    assert expected["places_W_MSA"] == pytest.approx(1.0, abs=1e-12)
+    assert expected["places_NA"] == pytest.approx(1.0, abs=1e-12)
+    for axis in AXES[1:3]:
         for size, task in axis.tasks.items():
             model = task.blueprint()
             assert size == (model.config.depth if axis.name == "depth" else model.pos_embed.shape[1])

@@ -64,6 +64,39 @@ def test_patch_merging_step_by_step():
     assert shown(after)[0].shape == (2, 2)
 
 
+RULES = {  # along one axis, whether query q sees token n; then the sign of its offset, and how far offsets go
+    "NAT: 3×3, moved inwards": (lambda q, n: 0 <= n - max(q - 1, 0) < 3, 1, 2),
+    "SASA: 3×3, and zeros": (lambda q, n: abs(n - q) <= 1, 1, 1),
+    "Swin: windows of 4×4": (lambda q, n: n // 4 == q // 4, -1, 3),
+    "Swin: shifted by 2": (lambda q, n: (n - 2) // 4 == (q - 2) // 4, -1, 3),
+}
+
+
+def test_neighbourhoods_of_a_corner_an_edge_and_an_inner_token():
+    figure, numbers = FIGURES["neighbourhoods"]()
+    queries = [(0, 0), (0, 5), (5, 3)]
+    for axes, title in zip(figure.axes, RULES, strict=False):
+        sees, sign, reach = RULES[title]
+        assert axes.get_title("left") == title
+        groups, texts = shown(axes)
+        found = {query: [] for query in queries}
+        for at in np.ndindex(10, 10):
+            n = tuple(np.subtract(at, 1))
+            inside = 0 <= min(n) <= max(n) < 8
+            by = [q for q in queries if all(map(sees, q, n)) and (inside or "zeros" in title)]
+            group, text = -1, "·" if inside else ""
+            for query in by:
+                group = queries.index(query) if inside else 3
+                offset = sign * np.subtract(n, query) + reach
+                text = str(offset[0] * (2 * reach + 1) + offset[1])
+                found[query].append(n)
+            assert (groups[at], texts[at]) == (group, text), f"{title}: {n}"
+        assert [sorted(map(tuple, seen)) for seen in numbers["seen"][title]] == [sorted(x) for x in found.values()]
+        assert {(r + 1, c + 1, 1, 1) for r, c in queries} < frames(axes)
+    table = shown(figure.axes[4])[1]
+    assert [table[place] for place in ((2, 2), (4, 4), (6, 6))] == ["0", "12", "24"]
+
+
 def test_one_command_lists_and_writes_them(tmp_path, capsys):
     assert cli.main(["figures"]) == 0
     listed = capsys.readouterr().out

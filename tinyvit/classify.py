@@ -82,7 +82,8 @@ def preprocessing(name: str, size: int, style: str | None = None) -> Preprocess:
 def photo_size(model: Module, name: str) -> int:
     """The side of the photos that a model takes. Raises ValueError if it takes none."""
     size, channels = getattr(model.config, "img_size", None), getattr(model.config, "in_chans", None)
-    if not isinstance(size, int) or channels != 3 or not getattr(model.config, "num_classes", 0):
+    of_clips = hasattr(model.config, "num_frames")
+    if of_clips or not isinstance(size, int) or channels != 3 or not getattr(model.config, "num_classes", 0):
         raise ValueError(f"model: {name} does not classify square photos in colour")
     return size
 

@@ -43,7 +43,37 @@ def _parser() -> argparse.ArgumentParser:
     tour.set_defaults(run=_tour)
 
     train = commands.add_parser("train", help="train a model in a folder; a run that was stopped goes on with --resume")
-    _add_train(train)
+    train.add_argument("--config", metavar="FILE", help="settings to begin with: the config.toml of a run")
+    _add_run(train, {})
+    train.set_defaults(run=_train)
+
+    finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
+    finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    _add_run(finetune, {"recipe": "finetune"})
+    finetune.set_defaults(run=_finetune)
+
+    evaluate = commands.add_parser("evaluate", help="what a trained model scores, class by class")
+    _add_trained(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    probe = commands.add_parser(
+        "probe", help="a linear probe of a trained model's features, from a few images per class"
+    )
+    _add_trained(probe)
+    probe.add_argument("--shots", type=_count, default=10, metavar="N", help="images per class (default 10)")
+    probe.add_argument(
+        "--blocks", type=_count, default=1, metavar="N", help="features of the last N blocks (default 1)"
+    )
+    probe.add_argument("--draws", type=_count, default=5, metavar="N", help="how often they are drawn (default 5)")
+    probe.set_defaults(run=_probe)
+
+    sharpness = commands.add_parser("sharpness", help="how sharp a trained model's loss is: eigenvalues, trace, SAM's")
+    _add_around(sharpness)
+    _add_sharpness(sharpness)
+
+    landscape = commands.add_parser("landscape", help="the loss around a trained model's weights, in figures")
+    _add_around(landscape)
+    _add_landscape(landscape)
 
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
@@ -79,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="how fast this machine is at it, and PyTorch beside it")
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
-    bench.add_argument("--scaling", action="store_true", help="only how time grows with batch, depth and tokens")
+    bench.add_argument("--scaling", action="store_true", help="only how time grows with sizes and places")
     bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
     bench.add_argument("--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling 3)")
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
@@ -93,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(parser) -> None:
+def _add_run(parser, differing: dict) -> None:
     """A flag for every setting of a run, and those that change nothing in its result."""
     from dataclasses import fields
 
@@ -101,17 +131,60 @@ def _add_train(parser) -> None:
 
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
-    parser.add_argument("--config", metavar="FILE", help="settings to begin with: the config.toml of a run")
     parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
     for f in fields(RunConfig):
-        kind, choices = type(f.default), f.metadata["choices"] or (list(RECIPES) if f.name == "recipe" else None)
-        how = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "choices": choices}
-        if kind is not bool and not choices:
-            how["metavar"] = {int: "N", float: "X"}.get(kind, f.name.upper())
-        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, **how,
-                            help=f"{f.metadata['about']} (default {f.default})".replace("%", "%%"))  # fmt: skip
-    parser.set_defaults(run=_train)
+        kind, default = type(f.default), differing.get(f.name, f.default)
+        how: dict = {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, f.name.upper())}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif choices := f.metadata["choices"] or (f.name == "recipe" and list(RECIPES)):
+            how = {"choices": choices}
+        about = f"{f.metadata['about']} (default {default})".replace("%", "%%")
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
+
+
+def _add_trained(parser) -> None:
+    """Which trained model, and which data."""
+    parser.add_argument("source", metavar="RUN|FILE", nargs="?", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("--weights", metavar="FILE", dest="file", help="the weight file, as an option")
+    parser.add_argument("--model", metavar="NAME", help="the model that a weight file is of")
+    parser.add_argument("--data", metavar="NAME", help="other data than the run's, see `tinyvit train --help`")
+    parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_around(parser) -> None:
+    """Which trained model, and on which images its loss is looked at."""
+    _add_trained(parser)
+    parser.add_argument("--images", type=_count, default=500, metavar="N", help="training images (default 500)")
+    parser.add_argument("--chunk", type=_count, metavar="N", help="images in memory at a time (default all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
+
+
+def _add_sharpness(parser) -> None:
+    parser.add_argument("--matrix", choices=("hessian", "gauss-newton", "fisher"), default="hessian", help="whose "
+                        "eigenvalues (default hessian)")  # fmt: skip
+    parser.add_argument("--names", metavar="PATTERN", default="*", help='only parameters such as "blocks.0.*"')
+    parser.add_argument("--tol", type=float, default=1e-2, help="of the eigenvalues, relative (default 0.01)")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="(default float64)")
+    parser.add_argument("--training", action="store_true", help="in training mode; the noise is drawn once")
+    parser.add_argument("--blocks", action="store_true", help="also of every module by itself")
+    parser.add_argument("--figure", metavar="PNG", help="draw the density of eigenvalues; also as SVG and PDF")
+    parser.set_defaults(run=_sharpness)
+
+
+def _add_landscape(parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures; a walk goes on from there")
+    parser.add_argument("--along", choices=("random", "hessian"), default="random", help="directions (default random)")
+    parser.add_argument("--norm", choices=("neuron", "filter", "input"), default="neuron", help="what random "
+                        "directions are as long as the weights by (default neuron)")  # fmt: skip
+    parser.add_argument("--to", metavar="RUN|FILE", help="another model of the same kind, to go to in a line")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2), default=2, help="a line or a plane (default 2)")
+    parser.add_argument("--points", type=_count, default=25, metavar="N", help="along each (default 25)")
+    parser.add_argument("--span", type=float, metavar="X", help="how far to either side (default 1; of the hessian's, "
+                        "four nats up the first parabola)")  # fmt: skip
+    parser.set_defaults(run=_landscape)
 
 
 def _add_weights(actions) -> None:
@@ -193,23 +266,166 @@ def _program() -> str:
 
 
 def _train(options) -> int:
+    from tinyvit.runs import RunFolder
+
+    file = RunFolder(Path(options.out)).config
+    return _run(options, options.config or (options.resume and file.is_file() and file) or None)
+
+
+def _finetune(options) -> int:
+    from tinyvit import create_model
+    from tinyvit.runs import config_of_run
+
+    source = Path(options.source)
+    given = {"recipe": "finetune", "weights": str(source)}
+    if source.is_dir():
+        run = config_of_run(source)
+        given |= {"model": run.model, "data": run.data, "seed": run.seed, "weights": str(source / "model.safetensors")}
+    given |= _settings(options)
+    if "positions" not in given and hasattr(create_model(given.get("model", "vit_digits")), "fitted"):
+        given["positions"] = "timm"
+    return _run(options, None, given)
+
+
+def _settings(options) -> dict:
+    """The settings of a run that were given as flags."""
     from dataclasses import fields
 
-    from tinyvit.runs import RunConfig, RunFolder, Stopped, configured, run
+    from tinyvit.runs import RunConfig
 
-    given = {f.name: getattr(options, f.name) for f in fields(RunConfig) if hasattr(options, f.name)}
+    return {f.name: getattr(options, f.name) for f in fields(RunConfig) if hasattr(options, f.name)}
+
+
+def _run(options, file, given: dict | None = None) -> int:
+    from tinyvit.runs import RunFolder, Stopped, configured, run
+    from tinyvit.train.parallel import Team, communicator
+
+    team = Team(communicator())
     folder = RunFolder(Path(options.out))
-    file = options.config or (options.resume and folder.config.is_file() and folder.config) or None
-    say = (lambda line: None) if options.quiet else _say
+    say = _say if team.leads and not options.quiet else lambda line: None
     try:
-        result = run(configured(file=file, **given), folder.path, resume=options.resume, threads=options.threads,
-                     progress=not options.quiet, say=say)  # fmt: skip
+        config = configured(file=file, **(_settings(options) if given is None else given))
+        result = run(config, folder.path, resume=options.resume, threads=options.threads, progress=not options.quiet,
+                     say=say, team=team)  # fmt: skip
+    except Exception as error:
+        if team.size > 1:
+            print(
+                f"tinyvit: process {team.comm.rank} of {team.size} ends the run: {error}", file=sys.stderr, flush=True
+            )
+            team.abort()
+        raise
     except Stopped:
-        print(f"\nstopped; `{_program()} train --out {options.out} --resume` goes on", file=sys.stderr)
+        again = f"{_program()} train --out {options.out} --resume"
+        print(f"\nstopped at a checkpoint; `{again}` goes on", file=sys.stderr)
         return 130
-    print(
-        f"test accuracy {result['test']['accuracy']:.1%}, loss {result['test']['loss']:.4f}; weights: {folder.weights}"
-    )
+    test = result["test"]
+    if team.leads:
+        print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
+    return 0
+
+
+def _trained(options, source: str | None = None):
+    """The trained model that the options name (or another of its kind), and its data."""
+    from tinyvit.runs import model_and_task
+
+    source = source or options.source or options.file
+    if not source:
+        raise ValueError("which model? a run's folder, or --weights FILE --model NAME")
+    return model_and_task(source, data=options.data, name=options.model, seed=options.seed)
+
+
+def _evaluate(options) -> int:
+    from tinyvit.runs.probe import scored
+
+    model, task = _trained(options)
+    reports = {part: scored(model, getattr(task.splits, part)) for part in ("validation", "test")}
+    if options.json:
+        print(json.dumps({part: report.as_dict() for part, report in reports.items()}))
+        return 0
+    _table(("", *reports), ("images", *(str(sum(map(sum, r.confusion))) for r in reports.values())),
+           ("accuracy", *(f"{r.accuracy:.1%}" for r in reports.values())),
+           ("loss", *(f"{r.loss:.4f}" for r in reports.values())),
+           *((f"  class {k}", *(f"{r.per_class[k]:.1%}" for r in reports.values()))
+             for k in range(task.classes)))  # fmt: skip
+    return 0
+
+
+def _probe(options) -> int:
+    import numpy as np
+
+    from tinyvit.runs.probe import features, few_shot
+
+    model, task = _trained(options)
+    parts = [(features(model, part.images, blocks=options.blocks), part.labels) for part in task.splits]
+    draws = np.random.default_rng(options.seed).spawn(options.draws)
+    accuracies = [few_shot(*parts, shots=options.shots, rng=rng) for rng in draws]
+    found = {"shots": options.shots, "blocks": options.blocks, "features": parts[0][0].shape[1],
+             "accuracies": accuracies, "mean": float(np.mean(accuracies)),
+             "std": float(np.std(accuracies))}  # fmt: skip
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"{found['mean']:.1%} ± {found['std']:.1%} of the test images, from {options.shots} per class "
+          f"({options.draws} draws, {found['features']} features)")  # fmt: skip
+    return 0
+
+
+def _sharpness(options) -> int:
+    from tinyvit.machine import reuse_memory
+    from tinyvit.runs import looking
+
+    reuse_memory()
+    model, task = _trained(options)
+    found = looking.sharpness(
+        model, looking.first(task.splits.train, options.images), matrix=options.matrix, names=options.names,
+        tol=options.tol, dtype=options.dtype, training=options.training, blocks=options.blocks, chunk=options.chunk,
+        density=20 if options.figure else 0, seed=options.seed, progress=not options.quiet,
+    )  # fmt: skip
+    if options.figure:
+        found["figure"] = str(looking.draw_spectrum(found, Path(options.figure)))
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    _table(
+        ("", options.matrix, "error"),
+        ("λmax", f"{found['lambda_max']:.4g}", f"≤ {found['residual']:.1g}"),
+        ("λmin", f"{found['lambda_min']:.4g}", f"≤ {found['residual_min']:.1g}"),
+        ("trace", f"{found['trace']:.4g}", f"± {found['trace_error']:.1g}"),
+        ("SAM's sharpness, ρ = 0.05", f"{found['sam_sharpness']:.4g}", ""),
+        ("loss", f"{found['loss']:.4g}", ""),
+        *((f"λmax of {name}", f"{of['lambda_max']:.4g}", f"≤ {of['residual']:.1g}")
+          for name, of in found.get("blocks", {}).items()),
+    )  # fmt: skip
+    told = found["protocol"]
+    print(f"\n{told['n_params']:,} parameters ({told['parameters']}), {told['samples']} training images, "
+          f"{told['mode']} mode, {told['dtype']}; {found['products']} products of "
+          f"{found['seconds_per_product']:.2g} s")  # fmt: skip
+    if options.figure:
+        print(found["figure"])
+    return 0
+
+
+def _landscape(options) -> int:
+    from tinyvit.machine import reuse_memory
+    from tinyvit.runs import looking
+
+    reuse_memory()
+    model, task = _trained(options)
+    batch, shared = looking.first(task.splits.train, options.images), {"progress": not options.quiet}
+    shape = {"span": options.span, "seed": options.seed}
+    if options.to:
+        where = looking.slice_between(model, _trained(options, options.to)[0], options.points)
+    elif options.along == "hessian":
+        where = looking.eigen_slice(model, batch, options.dimensions, options.points, chunk=options.chunk, **shape,
+                                    **shared)  # fmt: skip
+    else:
+        where = looking.random_slice(model, options.dimensions, options.points, norm=options.norm, **shape)
+    found = looking.walk(model, batch, where, Path(options.out), chunk=options.chunk, **shared)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"loss {found['loss']:.4g} at the weights, from {found['lowest']:.4g} to {found['highest']:.4g} on the slice")
+    print("\n".join(found["figures"]))
     return 0
 
 

@@ -27,7 +27,10 @@ from tinyvit.data.augment import (
     random_resized_crop,
 )
 from tinyvit.data.procedural import shapes
+from tinyvit.equations.neighbourhood import neighbours
+from tinyvit.models import nat
 from tinyvit.models.swin import merge_neighbours
+from tinyvit.nn.attention import offset_index
 from tinyvit.nn.window import region_mask, shifted_windows, window_regions, window_reverse
 from tinyvit.plots import Tokens
 
@@ -71,6 +74,33 @@ def swin_patch_merging():
     }
     legend = ["row 0, column 0", "row 1, column 0", "row 0, column 1", "row 1, column 1", "merged"]
     return plots.token_maps(panels, columns=3, legend=legend), {"merged": merged, "place": place}
+
+
+def neighbourhoods():
+    """What a corner, an edge and an inner token see: in NAT, in stand-alone self-attention (SASA), in Swin's windows.
+
+    The numbers say which entry of the layer's table of biases, or of offset embeddings, a pair of tokens has.
+    """
+    size, K, M, queries = (8, 8), 3, (4, 4), ((0, 0), (0, 5), (5, 3))
+    places = np.stack(np.indices((10, 10)), axis=-1) - 1  # row and column, those of a border too
+    inside = places[1:-1, 1:-1]
+    moved, bordered = (neighbours(x[None], size, K)[0].reshape(*size, 2, -1) for x in (inside, places))
+    rows, columns = (nat.offset_index(n, K) for n in size)
+    table = np.arange((2 * K - 1) ** 2).reshape(2 * K - 1, -1)
+    whole, regular, shifted = [(0, 0, *size)], _frames(size, M), _frames(size, M, (2, 2))
+    seen = {  # title -> frames, and for each query the places and the numbers
+        "NAT: 3×3, moved inwards": (whole, [(moved[r, c], table[np.ix_(rows[r], columns[c])]) for r, c in queries]),
+        "SASA: 3×3, and zeros": (whole, [(bordered[at], np.arange(K * K)) for at in queries]),
+        "Swin: windows of 4×4": (regular, _in_windows(inside, M, (0, 0), queries)),
+        "Swin: shifted by 2": (shifted, _in_windows(inside, M, (2, 2), queries)),
+    }
+    own = [(r, c, 1, 1) for r, c in queries]
+    panels = {title: _looks(looks, [*frames, *own]) for title, (frames, looks) in seen.items()}
+    wide = np.pad(table, (2, 3), constant_values=-1)  # as large as the maps and their borders
+    panels["NAT's biases, by offset"] = Tokens(np.where(wide < 0, -1, 4), np.where(wide < 0, "", wide), [(4, 4, 1, 1)])
+    legend = ["the corner sees", "the edge sees", "the inner token sees", "zeros beyond the map", "one for each offset"]
+    numbers = {title: [np.transpose(at) for at, _ in looks] for title, (_, looks) in seen.items()}
+    return plots.token_maps(panels, columns=3, legend=legend, side=2.5), {"queries": queries, "seen": numbers}
 
 
 def rand_augment_operations():
@@ -117,7 +147,13 @@ def deit_augmentation():
 
 FIGURES: dict[str, Callable] = {
     function.__name__: function
-    for function in (swin_shifted_windows, swin_patch_merging, rand_augment_operations, deit_augmentation)
+    for function in (
+        swin_shifted_windows,
+        swin_patch_merging,
+        neighbourhoods,
+        rand_augment_operations,
+        deit_augmentation,
+    )
 }
 
 
@@ -157,6 +193,29 @@ def _frames(size, window, shift=(0, 0)) -> list[tuple[int, int, int, int]]:
     ends = [sorted({0, n, *range(s, n, m)}) for n, m, s in zip(size, window, shift, strict=True)]
     spans = product(*map(pairwise, ends))
     return [(top, left, bottom - top, right - left) for (top, bottom), (left, right) in spans]
+
+
+def _in_windows(places: np.ndarray, window, shift, queries) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each query the places (2, n) that share its window and region, and their entries of the bias table (n,)."""
+    windows = shifted_windows(places[None], window, shift)
+    regions = window_regions(places.shape[:2], window, shift)
+    seen = []
+    for query in queries:
+        ((w, i),) = np.argwhere((windows == query).all(axis=-1))
+        together = regions[w] == regions[w, i]
+        seen.append((windows[w][together].T, offset_index(window)[i][together]))
+    return seen
+
+
+def _looks(seen, frames) -> Tokens:
+    """A map of 8×8 tokens with a border: places (2, n) and numbers (n,) in a colour for each query, grey dots else."""
+    groups, texts = np.full((10, 10), -1), np.full((10, 10), "", dtype=object)
+    texts[1:-1, 1:-1] = "·"
+    for group, ((rows, columns), numbers) in enumerate(seen):
+        beyond = (np.minimum(rows, columns) < 0) | (np.maximum(rows, columns) > 7)
+        groups[rows + 1, columns + 1] = np.where(beyond, len(seen), group)
+        texts[rows + 1, columns + 1] = np.ravel(numbers)
+    return Tokens(groups, texts, [(top + 1, left + 1, height, width) for top, left, height, width in frames])
 
 
 def _side_by_side(groups: np.ndarray, texts: np.ndarray | None = None, *, columns: int) -> Tokens:

@@ -1,5 +1,7 @@
 """Attention maps of models of every kind, against what the layers do, written out; and their composition, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from tinyvit import capture, create_model, no_grad
 from tinyvit.analysis import attention_maps, rollout
 from tinyvit.models.cait import CaiT, CaiTConfig
 from tinyvit.models.ceit import CeiT, CeiTConfig
+from tinyvit.models.nat import NAT, NATConfig
 from tinyvit.models.sasa import SASAConfig, SASAResNet
 from tinyvit.models.swin import Swin, SwinConfig
 from tinyvit.models.t2t_vit import T2TViT, T2TViTConfig
@@ -20,16 +23,18 @@ CAIT = CaiTConfig(img_size=(8, 12), patch_size=4, num_classes=3, embed_dim=6, de
 CEIT = CeiTConfig(img_size=(16, 24), patch_size=2, num_classes=3, embed_dim=6, depth=4, num_heads=3, stem_width=4)
 SASA = SASAConfig(img_size=(5, 7), num_classes=3, layers=(1, 2), stem_width=4, channels=(4, 8), small_stem=True,
                   kernel_size=3, num_heads=2)  # fmt: skip
+NAT_ = NATConfig(num_classes=3, embed_dim=6, depths=(1, 2), num_heads=(2, 3), kernel_size=3, mlp_ratio=1.0)
 T2T = T2TViTConfig(img_size=(20, 28), tokens_type="transformer", num_classes=3, embed_dim=6, depth=2, num_heads=2,
                    mlp_ratio=1.0, token_dim=4, splits=((3, 2, 1), (3, 2, 1), (3, 2, 1)))  # fmt: skip
 ALL = {"swin": (Swin, SWIN, (12, 20)), "volo": (VOLO, VOLO_, (20, 28)), "cait": (CaiT, CAIT, (8, 12)),
-       "ceit": (CeiT, CEIT, (16, 24)), "sasa": (SASAResNet, SASA, (5, 7)), "t2t": (T2TViT, T2T, (20, 28))}  # fmt: skip
+       "ceit": (CeiT, CEIT, (16, 24)), "sasa": (SASAResNet, SASA, (5, 7)), "nat": (NAT, NAT_, (13, 20)),
+       "t2t": (T2TViT, T2T, (20, 28))}  # fmt: skip
 
 
-def restless(name, rng):
+def restless(name, rng, **changes):
     """A model in float64 with parameters of order one, so that maps are far from even, and two images for it."""
     kind, config, size = ALL[name]
-    model = kind(config, rng=rng).astype(np.float64)
+    model = kind(replace(config, **changes), rng=rng).astype(np.float64)
     for p in model.parameters():
         p.data = rng.normal(0.2, 0.7, p.shape)
     return model, rng.normal(size=(2, *size, 3))
@@ -82,9 +87,10 @@ def swin_map(block, z, image, head):
     return result.reshape(H * W, H * W)
 
 
-def test_windows_shifted_and_not_of_two_stages_by_brute_force(rng):
-    """Maps of 6×10 and 3×5 with windows of 4×4: padded, shifted along both axes, along one."""
-    model, images = restless("swin", rng)
+@pytest.mark.parametrize("window", [4, (2, 5), (5, 2)])
+def test_windows_shifted_and_not_of_two_stages_by_brute_force(window, rng):
+    """Maps of 6×10 and 3×5 with windows of 4×4 and others: padded or whole, shifted along both axes, along one."""
+    model, images = restless("swin", rng, window_size=window)
     maps = attention_maps(model, images)
     names = [f"layers.{i}.blocks.{j}" for i in range(2) for j in range(2)]
     assert list(maps) == [f"{name}.attn.weights" for name in names]
@@ -126,6 +132,20 @@ def test_neighbourhoods_move_what_the_layers_move(mask_border, rng):
     np.testing.assert_allclose(maps[f"{name}.weights"] @ values, moved, rtol=1e-9, atol=1e-12)
     sums = maps[f"{name}.weights"].sum(axis=-1)
     assert np.allclose(sums, 1) if mask_border else (sums < 1).any()
+
+
+def test_neighbourhoods_that_move_inwards_move_what_the_layers_move(rng):
+    """On a map of 4×5; on one of 2×3, smaller than a neighbourhood, some of it comes from the zeros that fill it up."""
+    model, images = restless("nat", rng)
+    maps = attention_maps(model, images)
+    assert [m.shape for m in maps.values()] == [(2, 2, 20, 20)] + [(2, 3, 6, 6)] * 2
+    first = "levels.0.blocks.0.attn"
+    seen = seen_in(model, images, f"{first}.qkv", f"{first}.proj.input")
+    values, moved = (by_head(seen[f"{first}.{key}"].reshape(2, 20, -1)[:, :, -6:], 2) for key in ("qkv", "proj.input"))
+    np.testing.assert_allclose(maps[f"{first}.weights"] @ values, moved, rtol=1e-9, atol=1e-12)
+    sums = [m.sum(axis=-1) for m in maps.values()]
+    np.testing.assert_allclose(sums[0], 1, rtol=1e-12)
+    assert (sums[1] < 1).all()
 
 
 def test_the_class_token_asks_in_a_row_of_its_own(rng):
@@ -185,6 +205,8 @@ def composed(name, maps):
         return a[3] @ a[2] @ beside(a[1] @ a[0])
     if name == "sasa":
         return a[2] @ mean_of_blocks(a[1] @ a[0], (5, 7), (3, 4))
+    if name == "nat":
+        return a[2] @ a[1] @ mean_of_blocks(a[0], (4, 5), (2, 3))
     if name == "t2t":
         return a[3] @ a[2] @ beside(mean_of_blocks(a[1] @ mean_of_blocks(a[0], (10, 14), (5, 7)), (5, 7), (3, 4)))
     through = [a[0], a[1] @ a[0], a[2] @ a[1] @ a[0], a[3] @ a[2] @ a[1] @ a[0]]

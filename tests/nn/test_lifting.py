@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tinyvit import capture
+from tinyvit.models.nat import NeighbourhoodAttention
 from tinyvit.models.volo import ClassBlock, OutlookAttention
-from tinyvit.nn.lifting import lift_class_attention, lift_neighbours, lift_outlook, merging
+from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_outlook, merging
 
 
 def transparent(layer):
@@ -55,6 +56,23 @@ def test_a_row_sums_to_the_windows_that_reach_it():
     np.testing.assert_allclose(sums[1, 1], (9 + 6 + 6 + 4) / 9, rtol=1e-12)  # in four windows
 
 
+@pytest.mark.parametrize(("K", "grid"), [(3, (4, 6)), (5, (5, 7)), (3, (3, 3)), (5, (3, 6)), (7, (2, 3)), (1, (2, 3))])
+def test_lifted_neighbourhood_attention_by_brute_force(K, grid, rng):
+    """Also where the map is filled up to K×K with zeros, which take their share."""
+    layer = NeighbourhoodAttention(6, 3, kernel_size=K, rng=rng).astype(np.float64)
+    layer.qkv.weight.data = np.concatenate([np.zeros((12, 6)), np.eye(6)])  # the weights do not depend on the values
+    layer.rpb.data = rng.normal(0, 2, layer.rpb.shape)
+    layer.proj.weight.data = np.eye(6)
+    N = grid[0] * grid[1]
+    one_hot = np.eye(N).reshape(N, *grid, 1) * np.ones(6)
+    with capture(layer, "weights") as seen:
+        received = layer(one_hot).data.reshape(N, N, 3, 2)  # (place that gives, place that receives, head, channel)
+    lifted = lift_neighbourhood(seen["weights"].data, grid)
+    assert lifted.shape == (N, 3, N, N)
+    np.testing.assert_allclose(lifted[0], received[..., 0].transpose(2, 1, 0), rtol=1e-12, atol=1e-15)
+    assert (lifted[0].sum(axis=-1) < 1 - 1e-6).any() == (min(grid) < K)
+
+
 def test_lifted_class_attention_by_brute_force(rng):
     block = ClassBlock(6, 2, rng=rng).astype(np.float64)
     z = rng.normal(size=(2, 5, 6))
@@ -74,9 +92,9 @@ def test_the_token_that_asks_may_stand_anywhere(rng):
 
 
 @pytest.mark.parametrize(("k", "H", "W"), [(3, 4, 5), (5, 2, 7), (1, 3, 2)])
-def test_neighbours_stand_around_a_pixel(k, H, W, rng):
+def test_with_a_border_neighbours_stand_around_a_pixel(k, H, W, rng):
     weights = rng.uniform(size=(2, 3, H, W, k * k))
-    lifted = lift_neighbours(weights).reshape(2, 3, H, W, H, W)
+    lifted = lift_neighbourhood(weights, border=k // 2).reshape(2, 3, H, W, H, W)
     wanted, r = np.zeros_like(lifted), k // 2
     for y, x, dy, dx in np.ndindex(H, W, k, k):
         if 0 <= y + dy - r < H and 0 <= x + dx - r < W:
@@ -109,5 +127,7 @@ def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"expected shape \(B, h, 1, N\), got \(1, 2, 5, 5\)"):
         lift_class_attention(np.zeros((1, 2, 5, 5)))
     for shape in ((1, 2, 3, 3, 8), (1, 2, 3, 3, 4), (2, 9, 9)):
-        with pytest.raises(ValueError, match=r"weights: expected shape \(B, h, H, W, k²\), k odd"):
-            lift_neighbours(np.zeros(shape))
+        with pytest.raises(ValueError, match=r"weights: expected shape \(B, h, H, W, K²\), K odd"):
+            lift_neighbourhood(np.zeros(shape))
+    with pytest.raises(ValueError, match=r"grid: expected at most that of the weights, \(4, 4\), got \(5, 4\)"):
+        lift_neighbourhood(np.zeros((1, 2, 4, 4, 9)), (5, 4))

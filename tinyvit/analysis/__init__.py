@@ -1,4 +1,4 @@
-"""Looking inside: attention maps, curvature, attention as convolution.
+"""Looking inside: attention maps, curvature, sharpness, loss landscapes, attention as convolution.
 
 It takes a Module and arrays and knows no architecture.
 """
@@ -13,29 +13,75 @@ from tinyvit.analysis.attention_maps import (
     position_similarity,
     rollout,
 )
-from tinyvit.analysis.curvature import curvature, leading_eigenvalue
-from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
-from tinyvit.nn.lifting import lift_class_attention, lift_neighbours, lift_outlook, lift_windows
+from tinyvit.analysis.curvature import (
+    Leading,
+    UnmatchedProtocol,
+    block_eigenvalues,
+    compare,
+    curvature,
+    dense,
+    empirical_fisher,
+    gauss_newton,
+    leading,
+    leading_eigenvalue,
+    modules_of,
+)
+from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
+from tinyvit.analysis.sharpness import adaptive_sharpness, average_sharpness, epsilon_sharpness, m_sharpness
+from tinyvit.analysis.spectrum import (
+    hutch_plus_plus,
+    lanczos,
+    power_iteration,
+    smoothed,
+    spectral_density,
+    ticking,
+    top_eigenvalues,
+    trace,
+)
+from tinyvit.analysis.surface import Protocol, Surface
+from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_outlook, lift_windows
 
 __all__ = [
     "AttentionConv",
     "AttentionMaps",
+    "Leading",
+    "Protocol",
+    "Surface",
+    "UnmatchedProtocol",
+    "adaptive_sharpness",
     "attention_entropy",
     "attention_maps",
+    "average_sharpness",
+    "between",
+    "block_eigenvalues",
     "class_attention",
+    "compare",
     "curvature",
+    "dense",
+    "direction_of",
+    "empirical_fisher",
+    "epsilon_sharpness",
+    "gauss_newton",
+    "hutch_plus_plus",
     "lanczos",
+    "landscape",
+    "leading",
     "leading_eigenvalue",
     "lift_class_attention",
-    "lift_neighbours",
+    "lift_neighbourhood",
     "lift_outlook",
     "lift_windows",
+    "m_sharpness",
     "mean_attention_distance",
+    "modules_of",
+    "path_plane",
     "position_similarity",
     "power_iteration",
+    "random_direction",
     "rollout",
     "smoothed",
     "spectral_density",
+    "ticking",
     "top_eigenvalues",
     "trace",
 ]

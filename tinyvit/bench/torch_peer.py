@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tinyvit.analysis.curvature import unflatten
+from tinyvit.analysis.surface import unflatten
 from tinyvit.nn.attention import offset_index
 from tinyvit.nn.window import region_mask, window_regions
 from tinyvit.train import decays

@@ -42,7 +42,7 @@ def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of 8 nearest to a number of channels, but never less than 90 % of it."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+def divisible(channels: float, minimum: int = 8) -> int:
+    """The multiple of 8 nearest to a number of channels, but never less than 90 % of it, or than ``minimum``."""
+    rounded = max(minimum, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

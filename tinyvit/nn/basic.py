@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyvit.autodiff.tensor import raw
 from tinyvit.equations.activation import gelu
-from tinyvit.equations.convolution import conv2d, linear
+from tinyvit.equations.convolution import conv2d, conv3d, linear
 from tinyvit.equations.normalize import (
     batch_norm,
     batch_norm_inference,
@@ -41,9 +41,11 @@ class Conv2d(Module):
     (σ 0.02: ConvNeXt) or "zeros" (BiT's head); the biases of all but the first are zero.
     """
 
+    axes = 2  # of a map
+
     def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, dilation=1, groups=1,
                  bias=True, init="fan_in", rng):  # fmt: skip
-        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        size = (kernel_size,) * self.axes if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_chans, in_chans // groups, *size)
         weights = {"fan_in": fan_in_uniform, "kaiming": partial(kaiming_normal, groups=groups),
                    "kaiming_in": partial(kaiming_normal, fan="in"), "normal": trunc_normal, "zeros": zeros}  # fmt: skip
@@ -54,6 +56,15 @@ class Conv2d(Module):
 
     def forward(self, x):
         return conv2d(x, self.weight, self.bias, **self.options)
+
+
+class Conv3d(Conv2d):
+    """The same for clips.   (B, T, H, W, C) -> (B, T', H', W', O)"""
+
+    axes = 3
+
+    def forward(self, x):
+        return conv3d(x, self.weight, self.bias, **self.options)
 
 
 def plain_conv(in_chans, out_chans, kernel_size, *, stride=1, dilation=1, groups=1, init="kaiming", rng) -> Conv2d:

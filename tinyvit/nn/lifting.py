@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyvit.equations.neighbourhood import neighbours
 from tinyvit.nn.window import shift_that_matters, shifted_windows
 
 
@@ -60,21 +61,29 @@ def lift_outlook(weights: np.ndarray, grid: tuple[int, int], *, stride: int = 2,
     return _scattered(weights, places, places, math.prod(grid))
 
 
-def lift_neighbours(weights: np.ndarray) -> np.ndarray:
-    """The weights of every pixel's k×k neighbours, the pixel in their middle, as a map between all pixels.
+def lift_neighbourhood(weights: np.ndarray, grid: tuple[int, int] | None = None, *, border: int = 0) -> np.ndarray:
+    """The weights of every place's K×K neighbours as a map between all places.
 
-    weights (B, h, H, W, k²), k odd  ->  (B, h, H·W, H·W)
+    weights (B, h, H, W, K²), K odd  ->  (B, h, H·W, H·W)
+    grid    the map's own size, where it was filled up to K×K (NAT, Hassani et al. 2023): the rest is cut off
+    border  places beyond the map that are neighbours too, K // 2 on every side in stand-alone self-attention
+            (Ramachandran et al. 2019); with 0, neighbourhoods move inwards where the map ends
 
-    Stand-alone self-attention (Ramachandran et al. 2019), Eq. 3. What a pixel gives to neighbours beyond the border is
-    nobody's. Raises ValueError for weights of another shape.
+    What a place gives to border and filling is nobody's. Raises ValueError for weights of another shape.
     """
     weights = np.asarray(weights)
-    k = math.isqrt(weights.shape[-1])
-    if weights.ndim != 5 or k * k != weights.shape[-1] or k % 2 == 0:
-        raise ValueError(f"weights: expected shape (B, h, H, W, k²), k odd, got {weights.shape}")
-    B, h, H, W, _ = weights.shape
-    pixels = np.arange(H * W)[:, None]
-    return _scattered(weights.reshape(B, h, H * W, 1, k * k), pixels, _window_places((H, W), k, k // 2), H * W)
+    K = math.isqrt(weights.shape[-1])
+    if weights.ndim != 5 or weights.shape[-1] != K * K or K % 2 == 0:
+        raise ValueError(f"weights: expected shape (B, h, H, W, K²), K odd, got {weights.shape}")
+    filled = weights.shape[2:4]
+    H, W = grid or filled
+    widths = [(border, border + n - own) for n, own in zip(filled, (H, W), strict=True)]
+    if min(after for _, after in widths) < border:
+        raise ValueError(f"grid: expected at most that of the weights, {filled}, got {grid}")
+    numbers = np.pad(_numbered((H, W)), widths)[None, ..., None]  # 0 is beyond the map
+    places = neighbours(numbers, filled, K)[0, :H, :W].reshape(H * W, K * K) - 1
+    own = weights[:, :, :H, :W].reshape(*weights.shape[:2], H * W, 1, K * K)
+    return _scattered(own, np.arange(H * W)[:, None], places, H * W)
 
 
 def lift_class_attention(weights: np.ndarray, place: int = 0) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tinyvit.equations.pooling import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 from tinyvit.nn.basic import Linear
 from tinyvit.nn.module import Identity, Module
+from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
 
 
@@ -52,8 +53,9 @@ class GlobalPool(Module):
 class PooledHead(Module):
     """A linear map of the mean over the map.   (B, H, W, C) -> (B, num_classes)"""
 
-    def __init__(self, dim, num_classes, *, rng):
+    def __init__(self, dim, num_classes, *, drop=0.0, rng):
+        self.drop = Dropout(drop)
         self.fc = Linear(dim, num_classes, rng=rng) if num_classes else Identity()
 
     def forward(self, x):
-        return self.fc(mean(x, axis=tuple(range(1, len(x.shape) - 1))))
+        return self.fc(self.drop(mean(x, axis=tuple(range(1, len(x.shape) - 1)))))

@@ -4,7 +4,7 @@ from tinyvit.runs.checkpoint import CheckpointError
 from tinyvit.runs.config import RECIPES, RunConfig, configured
 from tinyvit.runs.run import RunFolder, Stopped, run
 from tinyvit.runs.tasks import Task, find_task
-from tinyvit.runs.training import model_of_run
+from tinyvit.runs.training import config_of_run, model_and_task, model_of_run
 
 __all__ = [
     "RECIPES",
@@ -13,8 +13,10 @@ __all__ = [
     "RunFolder",
     "Stopped",
     "Task",
+    "config_of_run",
     "configured",
     "find_task",
+    "model_and_task",
     "model_of_run",
     "run",
 ]

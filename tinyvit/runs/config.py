@@ -75,6 +75,7 @@ RECIPES = {
              "repeats": 3, "average": 0.99},
     "sam": {"rho": 0.05},
     "asam": {"rho": 0.5, "adaptive": True},
+    "finetune": {"epochs": 10, "warmup": 1.0, "rate": 5e-4, "layer_decay": 0.75},
     "distilled": {"model": "deit_digits"},
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ from tinyvit.runs.config import RunConfig, configured
 from tinyvit.runs.tasks import Task, find_task
 from tinyvit.runs.training import augmentation_for, average_of, gradient_for, initial_model, optimizer_for, schedule_for
 from tinyvit.train import evaluate, training
+from tinyvit.train.parallel import Team
 
 ORDER, NOISE, LOOKS = 1, 2, 3  # purposes of random numbers
 
@@ -115,13 +116,14 @@ class Batches:
 class Run:
     """A run as it stands: model, optimiser, average, the next step, and the records of its epochs."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, threads: int | None = None):
-        self.config, self.folder, self.threads = config, folder, threads
+    def __init__(self, config: RunConfig, folder: RunFolder, threads: int | None, team: Team):
+        self.config, self.folder, self.threads, self.team = config, folder, threads, team
         self.task: Task = find_task(config.data, seed=config.seed, size=config.img_size, train_size=config.train_size)
         self.model: Module = initial_model(config, self.task)
         self.optimizer = optimizer_for(config, self.model)
         self.average = average_of(config, self.model)
         self.step, self.records = 0, []
+        self.total_loss = 0.0  # of the steps of this epoch
 
     # saving and going on --------------------------------------------------------------------
 
@@ -137,8 +139,14 @@ class Run:
 
     def save(self) -> None:
         """Write where the run stands; the metrics first, so that a checkpoint never lacks the lines before it."""
+        if not self.team.leads:
+            return
         self.folder.write_metrics(self.records)
-        write_checkpoint(self.folder.checkpoint, {"step": self.step, "settings": self.digest}, self.parts())
+        write_checkpoint(
+            self.folder.checkpoint,
+            {"step": self.step, "total_loss": self.total_loss, "settings": self.digest},
+            self.parts(),
+        )
 
     def go_on(self) -> None:
         """Take up the folder's checkpoint. Raises CheckpointError, and changes nothing, for one of another run."""
@@ -152,7 +160,7 @@ class Run:
                 self.average.restore(parts["average"])
         except ValueError as error:
             raise CheckpointError(f"{self.folder.checkpoint}: {error}") from error
-        self.step = int(facts["step"])
+        self.step, self.total_loss = int(facts["step"]), float(facts["total_loss"])
         self.records = [record for record in self.folder.read_metrics() if record["step"] <= self.step]
 
     # training -------------------------------------------------------------------------------
@@ -161,33 +169,37 @@ class Run:
         """Train to the end, saving after every epoch. Raises Stopped after Ctrl-C, when all is saved."""
         batches = Batches(self.task.splits.train, self.config, self.step, augmentation_for(self.config, self.task))
         schedule = schedule_for(self.config, batches.per_epoch)
-        gradient = gradient_for(self.config, self.threads)
+        gradient = gradient_for(self.config, self.threads, self.team)
         noise = lambda step: np.random.default_rng([self.config.seed, NOISE, step])  # noqa: E731
-        losses, seconds = [], time.perf_counter()
+        began, first, waited = time.perf_counter(), self.step, self.team.seconds
         with interruptible() as asked:
             for step in training(self.model, batches, gradient, self.optimizer, schedule, rng=noise, start=self.step,
                                  progress=self.config.model if progress else None):  # fmt: skip
                 self.step = step.number + 1
-                losses.append(step.loss)
+                self.total_loss += step.loss
                 if self.average:
                     self.average.update()
                 if self.step % batches.per_epoch == 0:
-                    took, images = time.perf_counter() - seconds, batches.size * len(losses)
-                    self.record(float(np.mean(losses)), step, images / took)
-                    say(described(self.records[-1], self.config.epochs))
+                    if self.team.leads:
+                        took = time.perf_counter() - began
+                        speed, waiting = batches.size * (self.step - first) / took, (self.team.seconds - waited) / took
+                        self.record(self.total_loss / batches.per_epoch, step, speed, waiting)
+                        say(described(self.records[-1], self.config.epochs))
+                    self.total_loss = 0.0
                     self.save()
-                    losses, seconds = [], time.perf_counter()
-                if asked.stop:
+                    began, first, waited = time.perf_counter(), self.step, self.team.seconds
+                if self.team.any(asked.stop):
                     self.save()
                     raise Stopped
 
-    def record(self, loss: float, step, images_per_second: float) -> None:
-        """Write down how the epoch went."""
+    def record(self, loss: float, step, images_per_second: float, waiting: float) -> None:
+        """Write down how the epoch went; ``waiting`` is the share of its time spent on other processes."""
         score = self.score(self.task.splits.validation)
         epoch = len(self.records) + 1
         self.records.append({"epoch": epoch, "step": self.step, "loss": loss, "validation_loss": score.loss,
                              "validation_accuracy": score.accuracy, "rate": step.rate,
-                             "gradient_norm": step.gradient_norm, "images_per_second": images_per_second})  # fmt: skip
+                             "gradient_norm": step.gradient_norm, "images_per_second": images_per_second,
+                             "waiting": waiting})  # fmt: skip
 
     def score(self, dataset: Dataset):
         """Loss and accuracy of the weights that would be the result."""
@@ -216,37 +228,51 @@ class Run:
 
 
 def run(config: RunConfig, out, *, resume: bool = False, threads: int | None = None, progress: bool = True,
-        say: Callable[[str], None] = lambda line: None) -> dict:  # fmt: skip
+        say: Callable[[str], None] = lambda line: None, team: Team | None = None) -> dict:  # fmt: skip
     """Train as the settings say, in a folder, and return what ``result.json`` holds.
 
     resume    go on from the folder's checkpoint; a finished run is left as it is
     threads   Python threads that micro-batches run on (see ``threaded``); the cores there are, unless given
     progress  show a progress bar on stderr
     say       is told in lines what happens
+    team      the processes that share out every batch; each runs on one thread unless told otherwise, the leader writes
 
     Raises Stopped when Ctrl-C ended it and all is saved; ValueError for a folder that holds a run already, or one of
     other settings; CheckpointError for a checkpoint that cannot be gone on from; OSError where nothing can be written.
     """
-    folder = RunFolder(Path(out))
+    folder, team = RunFolder(Path(out)), team or Team()
+    begun = team.told(lambda: _begun(folder, config, resume))
+    if team.told(lambda: folder.finished):
+        say(f"{folder.path}: this run is finished")
+        return json.loads(folder.result.read_text(encoding="utf-8"))
+    with blas_threads(1) if team.size > 1 or _small(config) else nullcontext():
+        current = Run(config, folder, 1 if team.size > 1 and not threads else threads, team)
+        team.told(lambda: _made_ready(folder))
+        if begun and team.told(folder.checkpoint.is_file):
+            current.go_on()
+            say(f"going on from step {current.step}")
+        else:
+            say("starting from the beginning" + (f": there is no checkpoint in {folder.path}" if resume else ""))
+            team.told(lambda: write_atomically(folder.config, config.as_toml().encode()))
+        current.train(progress=progress and team.leads, say=say)
+        return team.told(current.finish)
+
+
+def _begun(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
+    """Whether the folder holds this run. Raises ValueError if it holds one that must not be touched."""
     begun = folder.config.is_file()
     if begun and not resume:
         raise ValueError(f"{folder.path} holds a run already; add --resume to go on, or choose another folder")
     if begun:
         _same_settings(folder, config)
-    if folder.finished:
-        say(f"{folder.path}: this run is finished")
-        return json.loads(folder.result.read_text(encoding="utf-8"))
+    return begun
+
+
+def _made_ready(folder: RunFolder) -> None:
+    """The folder is there, and nothing in it is half-written."""
     make_folder(folder.path)
-    with blas_threads(1) if _small(config) else nullcontext():
-        current = Run(config, folder, threads)
-        if begun and folder.checkpoint.is_file():
-            current.go_on()
-            say(f"going on from step {current.step}")
-        else:
-            say("starting from the beginning" + (f": there is no checkpoint in {folder.path}" if resume else ""))
-            write_atomically(folder.config, config.as_toml().encode())
-        current.train(progress=progress, say=say)
-        return current.finish()
+    for half_written in folder.path.glob(f".{folder.checkpoint.name}.*"):  # by a run that was killed
+        half_written.unlink()
 
 
 def _same_settings(folder: RunFolder, config: RunConfig) -> None:

@@ -30,6 +30,7 @@ from tinyvit.train import (
     weights_decay,
 )
 from tinyvit.train.optimizer import Optimizer
+from tinyvit.train.parallel import Team
 
 OPTIMISERS = {"adamw": AdamW, "adam": Adam, "sgd": lambda model, **rest: SGD(model, momentum=0.9, **rest),
               "rmsprop": RMSprop}  # fmt: skip
@@ -70,28 +71,49 @@ def average_of(config: RunConfig, model: Module) -> Average | None:
     return Average(model, config.average) if config.average else None
 
 
-def gradient_for(config: RunConfig, threads: int | None):
-    """Objective, threads, sharpness, clipping: from the inside out."""
+def gradient_for(config: RunConfig, threads: int | None, team: Team):
+    """Objective, threads, processes, sharpness, clipping: from the inside out."""
     objective = classification(smoothing=config.smoothing)
     if config.teacher:
         teacher = model_of_run(config.teacher).astype(np.dtype(config.dtype))
         objective = distilled_from(teacher, tau=config.temperature or None, lam=config.lam)
-    gradient = threaded(gradient_of(objective), workers=threads)
+    gradient = team.reduced(threaded(gradient_of(objective), workers=threads))
     if config.rho:
         aware = adaptive_sharpness_aware if config.adaptive else sharpness_aware
         gradient = aware(gradient, rho=config.rho)
     return clipped(gradient, norm=config.clip) if config.clip else gradient
 
 
-def model_of_run(folder) -> Module:
-    """The model that a finished run has trained, in evaluation mode. Raises ValueError where there is none."""
+def config_of_run(folder) -> RunConfig:
+    """The settings of a finished run. Raises ValueError where there is none."""
     folder = Path(folder)
     if not (folder / "config.toml").is_file() or not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder}: no finished run of `tinyvit train`")
-    config = configured(file=folder / "config.toml")
+    return configured(file=folder / "config.toml")
+
+
+def model_of_run(folder) -> Module:
+    """The model that a finished run has trained, in evaluation mode. Raises ValueError where there is none."""
+    config = config_of_run(folder)
     task = find_task(config.data, seed=config.seed, size=config.img_size)
     model = model_for(config.model, task, rng=None)
-    return load_weights(model, folder / "model.safetensors").eval()
+    return load_weights(model, Path(folder) / "model.safetensors").eval()
+
+
+def model_and_task(source, *, data: str | None = None, name: str | None = None, seed: int = 0) -> tuple[Module, Task]:
+    """A trained model, in evaluation mode, and the data to ask it about.
+
+    source  a run folder, with the run's own data unless others are named; or a weight file, of the model ``name``, with
+            digits unless others are named
+    """
+    if Path(source).is_dir():
+        config = config_of_run(source)
+        model = model_of_run(source)
+        return model, find_task(data or config.data, seed=config.seed, size=config.img_size)
+    if name is None:
+        raise ValueError(f"model: {source} is a file; which model is it of? `tinyvit weights inspect` tells")
+    task = find_task(data or "digits", seed=seed)
+    return load_weights(model_for(name, task, rng=None), source).eval(), task
 
 
 def _started_from(model: Module, config: RunConfig, task: Task) -> None:

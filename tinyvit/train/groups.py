@@ -19,7 +19,7 @@ Groups = Callable[[str, np.ndarray], tuple[float, float]]  # name, array -> fact
 
 NO_MATRICES = {  # they have two dimensions and are not what a linear map multiplies by
     "cls_token", "dist_token", "mask_token", "pos_embed", "pos_layer_embed", "relative_pos",
-    "relative_position_bias_table",
+    "relative_position_bias_table", "rpb",
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def all_decay(name: str, array: np.ndarray) -> tuple[float, float]:
 
 
 def layer_decay(model: Module, factor: float = 0.75, groups: Groups = weights_decay) -> Groups:
-    """The rate falls by ``factor`` with every layer down from the head (BEiT, Bao et al. 2022, App. H).
+    """The rate falls by ``factor`` with every layer down from the head (BEiT, Bao et al. 2022).
 
     The head learns at the full rate, block l of L at factor^(L + 1 - l), what stands before the blocks at
     factor^(L + 1); so the fine-tuned model keeps what its first layers learned. See ``depths``.
@@ -56,10 +56,11 @@ def layer_decay(model: Module, factor: float = 0.75, groups: Groups = weights_de
     return group
 
 
-# blocks.3 of a ViT · layers.1.blocks.2 of Swin · stages.1.blocks.2 of ConvNeXt · layer1.0 of a ResNet · network.0.2 of
-# VOLO · blocks.1.0 of EfficientNet · s1.b2 of RegNet · denseblock1.denselayer2 · encoder.layers.3 · transformer.h.3
+# blocks.3 of a ViT · layers.1.blocks.2 of Swin · levels.1.blocks.2 of NAT · stages.1.blocks.2 of ConvNeXt · layer1.0 of
+# a ResNet · network.0.2 of VOLO · blocks.1.0 of EfficientNet · s1.b2 of RegNet · denseblock1.denselayer2 ·
+# encoder.layers.3 · transformer.h.3
 _BLOCK = re.compile(
-    r"(?P<list>(?:\w+\.)*?(?:\w*(?:blocks?|layers?|stages|network)|blocks_token_only|h|s))"
+    r"(?P<list>(?:\w+\.)*?(?:\w*(?:blocks?|layers?|levels|stages|network)|blocks_token_only|h|s))"
     r"\.?(?P<i>\d+)(?:\.(?:blocks\.|b|denselayer)?(?P<j>\d+))?(?:\.|$)"
 )
 
@@ -88,5 +89,6 @@ def depths(model: Module) -> dict[str, int]:
 
 
 def _place(match: re.Match) -> tuple[str, int, int]:
-    """A block's list, its number there, and its number in that."""
-    return match["list"], int(match["i"]), int(match["j"] or 0)
+    """A block's list, its number there, and its number in that. A NAT's level ends with what makes the next's maps."""
+    ends = match["list"] == "levels" and match["j"] is None
+    return match["list"], int(match["i"]) + ends, int(match["j"] or 0)

@@ -26,6 +26,8 @@ class Augmented:
     """Batches (images, labels), each augmented anew when it is taken; as long as what it is made of.
 
     training(model, Augmented(Epochs(…), deit_digits(), rng=rng), …)
+
+    Batches that are prepared ``ahead`` need generators that the model does not draw from: ``rng.spawn(1)[0]``.
     """
 
     def __init__(self, batches: Iterable, augmentation: Augmentation, *, rng: np.random.Generator):

@@ -44,7 +44,7 @@ def mixup_or_cutmix(
 
 
 def mixed(images: np.ndarray, labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """``x̃ = λ x + (1-λ) x'``, ``ỹ = λ y + (1-λ) y'`` (mixup, Zhang et al. 2018, Sec. 2).   labels (B, K)"""
+    """``x̃ = λ x + (1-λ) x'``, ``ỹ = λ y + (1-λ) y'`` (mixup, Zhang et al. 2018).   labels (B, K)"""
     return tuple(share * part + (1 - share) * part[::-1] for part in (images, labels))
 
 

@@ -71,6 +71,6 @@ def _taps(place: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cubic(v: list[np.ndarray], d: np.ndarray) -> np.ndarray:
-    """Between the second and third of four values (Keys 1981, Eq. 4 with a = -1): exact where they are equal."""
+    """Between the second and third of four values (Keys 1981, a = -1): exact where they are equal."""
     v1, v2, v3, v4 = v
     return v2 + d * (v3 - v1 + d * (2 * (v1 - v2) + v3 - v4 + d * (v2 - v1 + v4 - v3)))
