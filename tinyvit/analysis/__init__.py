@@ -1,4 +1,4 @@
-"""Looking inside: attention maps, curvature, attention as convolution.
+"""Looking inside: attention maps, curvature, sharpness, loss landscapes, attention as convolution.
 
 It takes a Module and arrays and knows no architecture.
 """
@@ -22,9 +22,11 @@ from tinyvit.analysis.curvature import (
     dense,
     empirical_fisher,
     gauss_newton,
+    leading,
     leading_eigenvalue,
     modules_of,
 )
+from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
 from tinyvit.analysis.sharpness import adaptive_sharpness, average_sharpness, epsilon_sharpness, m_sharpness
 from tinyvit.analysis.spectrum import (
     hutch_plus_plus,
@@ -32,6 +34,7 @@ from tinyvit.analysis.spectrum import (
     power_iteration,
     smoothed,
     spectral_density,
+    ticking,
     top_eigenvalues,
     trace,
 )
@@ -49,16 +52,20 @@ __all__ = [
     "attention_entropy",
     "attention_maps",
     "average_sharpness",
+    "between",
     "block_eigenvalues",
     "class_attention",
     "compare",
     "curvature",
     "dense",
+    "direction_of",
     "empirical_fisher",
     "epsilon_sharpness",
     "gauss_newton",
     "hutch_plus_plus",
     "lanczos",
+    "landscape",
+    "leading",
     "leading_eigenvalue",
     "lift_class_attention",
     "lift_neighbourhood",
@@ -67,11 +74,14 @@ __all__ = [
     "m_sharpness",
     "mean_attention_distance",
     "modules_of",
+    "path_plane",
     "position_similarity",
     "power_iteration",
+    "random_direction",
     "rollout",
     "smoothed",
     "spectral_density",
+    "ticking",
     "top_eigenvalues",
     "trace",
 ]
