@@ -47,6 +47,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(train, {})
     train.set_defaults(run=_train)
 
+    sweep = commands.add_parser(
+        "sweep", help="train every combination of settings over seeds; called again, it goes on"
+    )
+    sweep.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and sweep.json")
+    sweep.add_argument("--seeds", type=_seed, nargs="+", default=[0, 1, 2], metavar="N", help="default 0 1 2")
+    sweep.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,VALUE…", help="settings to vary")
+    _add_jobs(sweep)
+    _add_settings(sweep, {}, without=("seed",))
+    sweep.set_defaults(run=_sweep)
+
     finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
     finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
     _add_run(finetune, {"recipe": "finetune"})
@@ -117,15 +127,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser, differing: dict) -> None:
     """A flag for every setting of a run, and those that change nothing in its result."""
-    from dataclasses import fields
-
-    from tinyvit.runs.config import RECIPES, RunConfig
-
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
+    _add_settings(parser, differing)
+
+
+def _add_settings(parser, differing: dict, without: tuple[str, ...] = ()) -> None:
+    from dataclasses import fields
+
+    from tinyvit.runs.config import RECIPES, RunConfig
+
     for f in fields(RunConfig):
+        if f.name in without:
+            continue
         kind, default = type(f.default), differing.get(f.name, f.default)
         how: dict = {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, f.name.upper())}
         if kind is bool:
@@ -134,6 +150,13 @@ def _add_run(parser, differing: dict) -> None:
             how = {"choices": choices}
         about = f"{f.metadata['about']} (default {default})".replace("%", "%%")
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
+
+
+def _add_jobs(parser) -> None:
+    parser.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="processes; several need joblib (default 1)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per run, only the result")
 
 
 def _add_trained(parser) -> None:
@@ -280,6 +303,23 @@ def _run(options, file, given: dict | None = None) -> int:
     if team.leads:
         print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
     return 0
+
+
+def _sweep(options) -> int:
+    from tinyvit.runs.sweep import MEASURED, mean_and_std, parsed, sweep
+
+    say = (lambda line: None) if options.quiet else _say
+    swept = sweep(options.out, parsed(options.set), options.seeds, jobs=options.jobs, say=say, **_settings(options))
+    rows = [(setting, str(len(of["test loss"]["runs"])), *(mean_and_std(of[name]) for name in MEASURED))
+            for setting, of in swept.rows.items()]  # fmt: skip
+    _table(("mean ± standard deviation", "runs", *MEASURED), *rows)
+    return _name_failed(swept.failed)
+
+
+def _name_failed(failed: dict[str, str]) -> int:
+    for run, why in failed.items():
+        print(f"failed: {run}: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _evaluate(options) -> int:
