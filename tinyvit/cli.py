@@ -57,6 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(sweep, {}, without=("seed",))
     sweep.set_defaults(run=_sweep)
 
+    results = commands.add_parser("results", help="what slides claim, tried in small: runs, table, figure")
+    results.add_argument("names", nargs="*", metavar="NAME", help="which, or all; without one they are listed")
+    size = results.add_mutually_exclusive_group()
+    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="only to see that it works")
+    size.add_argument(
+        "--full", dest="size", action="store_const", const="full", help="more seeds, longer runs: a night"
+    )
+    results.add_argument("--seeds", type=_seed, nargs="+", metavar="N", help="others than the experiment's own")
+    results.add_argument("--out", default="figures", metavar="DIR", help="folder for caches, tables, figures")
+    _add_jobs(results)
+    results.set_defaults(run=_results, size="usual")
+
     finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
     finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
     _add_run(finetune, {"recipe": "finetune"})
@@ -314,6 +326,27 @@ def _sweep(options) -> int:
             for setting, of in swept.rows.items()]  # fmt: skip
     _table(("mean ± standard deviation", "runs", *MEASURED), *rows)
     return _name_failed(swept.failed)
+
+
+def _results(options) -> int:
+    from tinyvit.results import EXPERIMENTS, find_experiment, result
+
+    if not options.names:
+        _table(*((name, find_experiment(name).title) for name in EXPERIMENTS), left=(0, 1))
+        return 0
+    names = EXPERIMENTS if options.names == ["all"] else options.names
+    for name in names:
+        find_experiment(name)  # before the first one runs
+    say = (lambda line: None) if options.quiet else _say
+    status = 0
+    for name in names:
+        found = result(name, size=options.size, seeds=options.seeds, jobs=options.jobs, out=options.out, say=say)
+        if found.table:
+            print(f"\n{found.experiment.title}: test accuracy, %, mean ± standard deviation over seeds\n")
+            _table(*found.table.as_text())
+            print(f"\nClaim: {found.experiment.claim}\n{found.verdict}\n{found.path}; runs took {found.seconds:.0f} s")
+        status = _name_failed(found.failed) or status
+    return status
 
 
 def _name_failed(failed: dict[str, str]) -> int:
