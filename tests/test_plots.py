@@ -159,7 +159,7 @@ def test_loss_contours_leave_holes_and_stand_a_plain(tmp_path):
 def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
     a, b = np.linspace(-1, 1, 6), np.linspace(0, 4, 5)
     losses = rng.uniform(1, 3, (6, 5))
-    axes = plots.loss_surface(losses, [a, b], labels=["α", "β"], limit=2.5).axes[0]
+    axes = plots.loss_surface(losses, [a, b], labels=["α (m)", "β (s)"], limit=2.5).axes[0]
     corners = axes.collections[0]._vec if hasattr(axes.collections[0], "_vec") else None
     faces = np.array(axes.collections[0]._faces) if corners is None else np.reshape(corners[:3].T, (-1, 4, 3))
     assert len(faces) == 5 * 4
@@ -167,7 +167,7 @@ def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
         i, j = np.argmin(np.abs(a - x)), np.argmin(np.abs(b - y))
         assert (x, y) == (a[i], b[j])
         assert z == min(losses[i, j], 2.5)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("α", "β", "loss (nats)")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("α\n(m)", "β\n(s)", "loss (nats)")
 
 
 def test_convolution_heads_shows_heads_outputs_and_difference(rng):

@@ -404,9 +404,9 @@ def loss_surface(
 ) -> Figure:
     """A plane through the loss as a landscape, in perspective.
 
-    losses: (A, B), coordinates: the A and the B steps, labels: what these are; z: what the height is, with its unit;
-    limit: where it is cut off, so that walls do not hide the valley; view: elevation and azimuth in degrees; axes: must
-    have a `3d` projection.
+    losses: (A, B), coordinates: the A and the B steps, labels: what these are, their unit in brackets; z: what the
+    height is, with its unit; limit: where it is cut off, so that walls do not hide the valley; view: elevation and
+    azimuth in degrees; axes: must have a `3d` projection.
     """
     if axes is None:
         axes = _figure(4.8, 4.0).add_subplot(projection="3d")
@@ -419,7 +419,10 @@ def loss_surface(
         vmin=np.nanmin(heights), vmax=ceiling,
     )  # fmt: skip
     axes.view_init(*view)
-    axes.set(xlabel=labels[0], ylabel=labels[1], zlabel=z)
+    across_says, up_says = (label.replace(" (", "\n(") for label in labels)  # in one line they would meet in the corner
+    axes.set_xlabel(across_says, fontsize=9.5, labelpad=10)
+    axes.set_ylabel(up_says, fontsize=9.5, labelpad=10)
+    axes.set_zlabel(z)
     axes.set_box_aspect((1, 1, 0.7), zoom=0.88)
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
         axes.locator_params(name, nbins=5)
