@@ -1,4 +1,4 @@
-"""Looking inside: attention maps, features, curvature, sharpness, loss landscapes, attention as convolution.
+"""Looking inside: attention maps, features, curvature, sharpness, landscapes, robustness, convolution.
 
 It takes a Module and arrays and knows no architecture.
 """
@@ -17,6 +17,7 @@ from tinyvit.analysis.attention_maps import (
     relevance_maps,
     rollout,
 )
+from tinyvit.analysis.corruptions import CORRUPTIONS, corrupted, corruption_errors, corruptions_for
 from tinyvit.analysis.curvature import (
     Leading,
     UnmatchedProtocol,
@@ -38,6 +39,22 @@ from tinyvit.analysis.features import (
     representations,
 )
 from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
+from tinyvit.analysis.robustness import (
+    adversarial_patch,
+    fgsm,
+    heaviest_cells,
+    jaccard,
+    occluded,
+    pasted,
+    pgd,
+    random_cells,
+    random_places,
+    salient_cells,
+    segmentation_jaccard,
+    shape_bias,
+    shifted,
+    shuffled,
+)
 from tinyvit.analysis.sharpness import adaptive_sharpness, average_sharpness, epsilon_sharpness, m_sharpness
 from tinyvit.analysis.spectrum import (
     hutch_plus_plus,
@@ -55,11 +72,13 @@ from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_ou
 __all__ = [
     "AttentionConv",
     "AttentionMaps",
+    "CORRUPTIONS",
     "Leading",
     "Protocol",
     "Surface",
     "UnmatchedProtocol",
     "adaptive_sharpness",
+    "adversarial_patch",
     "attention_entropy",
     "attention_maps",
     "average_sharpness",
@@ -68,15 +87,21 @@ __all__ = [
     "cka_matrix",
     "class_attention",
     "compare",
+    "corrupted",
+    "corruption_errors",
+    "corruptions_for",
     "curvature",
     "dense",
     "direction_of",
     "effective_receptive_field",
     "empirical_fisher",
     "epsilon_sharpness",
+    "fgsm",
     "gauss_newton",
     "head_similarity",
+    "heaviest_cells",
     "hutch_plus_plus",
+    "jaccard",
     "lanczos",
     "landscape",
     "layer_similarity",
@@ -90,15 +115,25 @@ __all__ = [
     "m_sharpness",
     "mean_attention_distance",
     "modules_of",
+    "occluded",
+    "pasted",
     "path_plane",
+    "pgd",
     "position_similarity",
     "power_iteration",
     "principal_filters",
+    "random_cells",
     "random_direction",
+    "random_places",
     "relevance",
     "relevance_maps",
     "representations",
     "rollout",
+    "salient_cells",
+    "segmentation_jaccard",
+    "shape_bias",
+    "shifted",
+    "shuffled",
     "smoothed",
     "spectral_density",
     "ticking",
