@@ -12,7 +12,7 @@ from tinyvit.results.experiment import Experiment, Trial, of_length
 from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
-    "fast": {"seeds": (0, 1), "updates": 20, "depth": 4},
+    "fast": {"seeds": (0, 1), "updates": 40, "depth": 4},
     "usual": {"seeds": (0, 1, 2), "updates": 160, "depth": 8},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depth": 12},
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
 from tinyvit.runs.config import RunConfig, configured
 from tinyvit.runs.run import NOISE, Batches
@@ -75,9 +76,13 @@ class Experiment:
 # what measures are made of -----------------------------------------------------------------
 
 
-def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | None = None) -> list[float]:
-    """Train a model as `tinyvit train` does, without a folder; the loss of every update. It gets averaged weights."""
-    batches = Batches(task.splits.train, config, 0, augmentation_for(config, task))
+def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | None = None,
+            augmentation: Augmentation | None = None) -> list[float]:  # fmt: skip
+    """Train a model as `tinyvit train` does, without a folder; the loss of every update. It gets averaged weights.
+
+    gradient, augmentation  others than the settings'
+    """
+    batches = Batches(task.splits.train, config, 0, augmentation or augmentation_for(config, task))
     schedule, optimizer = schedule_for(config, batches.per_epoch), optimizer_for(config, model)
     gradient, average, losses = gradient or gradient_for(config, 1, Team()), average_of(config, model), []
     noise = lambda step: np.random.default_rng([config.seed, NOISE, step])  # noqa: E731
