@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
+from tinyvit.results.table import Table
 from tinyvit.runs.config import RunConfig, configured
 from tinyvit.runs.run import NOISE, Batches
 from tinyvit.runs.tasks import Task, find_task
@@ -17,11 +17,6 @@ from tinyvit.runs.training import augmentation_for, average_of, gradient_for, in
 from tinyvit.train import evaluate, training
 from tinyvit.train.gradient import Gradient
 from tinyvit.train.parallel import Team
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tinyvit.results.table import Table
 
 SIZES = ("fast", "usual", "full")
 
@@ -59,7 +54,7 @@ class Experiment:
     sizes         "fast", "usual", "full" -> what ``trials`` is told, and "seeds"
     trials        -> {(row, column) of the table: Trial}
     verdict       table -> sentences: whether the claim appears
-    figure        table -> Figure
+    figure        table -> the Figure of ``plots``
     measure       (trial, seed) -> {reading: numbers}, among them test_accuracy; where a run has several readings, each
                   is a row of its own
     """
@@ -69,7 +64,7 @@ class Experiment:
     sizes: dict[str, dict]
     trials: Callable[..., dict[tuple, Trial]]
     verdict: Callable[[Table], str]
-    figure: Callable[[Table], Figure]
+    figure: Callable[[Table], object]
     measure: Callable[[Trial, int], dict[str, dict]] = measured
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from tinyvit import plots
+from tinyvit.autodiff.tensor import raw
 from tinyvit.data import Dataset
 from tinyvit.data.augment import DIGITS, chained, rand_augment, random_crop
+from tinyvit.equations.activation import softmax
 from tinyvit.results.experiment import Experiment, Trial, of_length, scores, trained
 from tinyvit.results.table import Difference, Table, appears
 from tinyvit.runs.tasks import Task, find_task
@@ -45,7 +47,7 @@ def measure(trial: Trial, seed: int) -> dict[str, dict]:
     model = learned(trial, seed, task, Dataset(images[:labels], truth[:labels]))
     found = {READINGS[0] if students else "": scores(model, task)}
     for student in range(students):
-        guesses = softmax(predict(model, images[labels:]))
+        guesses = raw(softmax(predict(model, images[labels:])))
         model = learned(
             trial, seed + 100 * (student + 1), task, Dataset(images, np.concatenate([truth[:labels], guesses]))
         )
@@ -62,12 +64,6 @@ def learned(trial: Trial, seed: int, task: Task, known: Dataset):
     part = Task(task.splits._replace(train=known), task.classes)
     trained(model, config, part, augmentation=noise)
     return model
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """As distributions.   (N, K)"""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
 
 
 def verdict(table: Table) -> str:
