@@ -128,6 +128,48 @@ def test_training_curves_show_the_records(rng):
         np.testing.assert_allclose(shares.get_ydata(), 100 * record["accuracy"][1])
 
 
+def test_loss_contours_show_the_plane_and_the_path(rng):
+    a, b = np.linspace(-1, 1, 7), np.linspace(0, 4, 5)
+    losses = 0.5 + a[:, None] ** 2 + 0.1 * b**2
+    path = np.array([[0.9, 3.0], [0.5, 1.0], [0.0, 0.0]])
+    figure = plots.loss_contours(losses, [a, b], path=path, labels=["α (units)", "β (units)"], levels=9)
+    axes, bar = figure.axes
+    filled, white = axes.collections
+    np.testing.assert_allclose(filled.levels, np.geomspace(0.5, losses.max(), 9))
+    np.testing.assert_array_equal(white.levels, filled.levels)
+    assert filled.get_cmap().name == "viridis"  # can be told apart by the colour-blind, and in grey
+    lowest = filled.get_paths()[0].vertices  # the region under the second level: around a = b = 0
+    assert np.all(0.5 + lowest[:, 0] ** 2 + 0.1 * lowest[:, 1] ** 2 <= filled.levels[1] + 0.1)
+    assert lowest[:, 1].min() == 0
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), path)
+    np.testing.assert_array_equal(axes.lines[2].get_xydata(), path[:1])
+    np.testing.assert_array_equal(axes.lines[3].get_xydata(), [[0, 0]])
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("α (units)", "β (units)", "loss (nats)")
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["0.5", "1.24", "3.1"]
+
+
+def test_loss_contours_leave_holes_and_stand_a_plain(tmp_path):
+    losses = np.ones((4, 3))
+    plots.save(plots.loss_contours(losses, [range(4), range(3)]), tmp_path / "flat.png", {})
+    losses[1, 1], losses[0, 0], losses[3] = np.nan, np.inf, -2.0
+    axes = plots.loss_contours(losses, [range(4), range(3)]).axes[0]
+    np.testing.assert_allclose(axes.collections[0].levels, np.linspace(-2, 1, 12))  # no logarithm of these
+
+
+def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
+    a, b = np.linspace(-1, 1, 6), np.linspace(0, 4, 5)
+    losses = rng.uniform(1, 3, (6, 5))
+    axes = plots.loss_surface(losses, [a, b], labels=["α", "β"], limit=2.5).axes[0]
+    corners = axes.collections[0]._vec if hasattr(axes.collections[0], "_vec") else None
+    faces = np.array(axes.collections[0]._faces) if corners is None else np.reshape(corners[:3].T, (-1, 4, 3))
+    assert len(faces) == 5 * 4
+    for x, y, z in faces.reshape(-1, 3):
+        i, j = np.argmin(np.abs(a - x)), np.argmin(np.abs(b - y))
+        assert (x, y) == (a[i], b[j])
+        assert z == min(losses[i, j], 2.5)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("α", "β", "loss (nats)")
+
+
 def test_convolution_heads_shows_heads_outputs_and_difference(rng):
     attention = rng.uniform(size=(9, 5, 5))
     convolution = rng.normal(size=(4, 4))

@@ -89,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("--draws", type=_count, default=5, metavar="N", help="how often they are drawn (default 5)")
     probe.set_defaults(run=_probe)
 
+    sharpness = commands.add_parser("sharpness", help="how sharp a trained model's loss is: eigenvalues, trace, SAM's")
+    _add_around(sharpness)
+    _add_sharpness(sharpness)
+
+    landscape = commands.add_parser("landscape", help="the loss around a trained model's weights, in figures")
+    _add_around(landscape)
+    _add_landscape(landscape)
+
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
     models.set_defaults(run=_models)
@@ -173,11 +181,45 @@ def _add_jobs(parser) -> None:
 
 def _add_trained(parser) -> None:
     """Which trained model, and which data."""
-    parser.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("source", metavar="RUN|FILE", nargs="?", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("--weights", metavar="FILE", dest="file", help="the weight file, as an option")
     parser.add_argument("--model", metavar="NAME", help="the model that a weight file is of")
     parser.add_argument("--data", metavar="NAME", help="other data than the run's, see `tinyvit train --help`")
     parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_around(parser) -> None:
+    """Which trained model, and on which images its loss is looked at."""
+    _add_trained(parser)
+    parser.add_argument("--images", type=_count, default=500, metavar="N", help="training images (default 500)")
+    parser.add_argument("--chunk", type=_count, metavar="N", help="images in memory at a time (default all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
+
+
+def _add_sharpness(parser) -> None:
+    parser.add_argument("--matrix", choices=("hessian", "gauss-newton", "fisher"), default="hessian", help="whose "
+                        "eigenvalues (default hessian)")  # fmt: skip
+    parser.add_argument("--names", metavar="PATTERN", default="*", help='only parameters such as "blocks.0.*"')
+    parser.add_argument("--tol", type=float, default=1e-2, help="of the eigenvalues, relative (default 0.01)")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="(default float64)")
+    parser.add_argument("--training", action="store_true", help="in training mode; the noise is drawn once")
+    parser.add_argument("--blocks", action="store_true", help="also of every module by itself")
+    parser.add_argument("--figure", metavar="PNG", help="draw the density of eigenvalues; also as SVG and PDF")
+    parser.set_defaults(run=_sharpness)
+
+
+def _add_landscape(parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures; a walk goes on from there")
+    parser.add_argument("--along", choices=("random", "hessian"), default="random", help="directions (default random)")
+    parser.add_argument("--norm", choices=("neuron", "filter", "input"), default="neuron", help="what random "
+                        "directions are as long as the weights by (default neuron)")  # fmt: skip
+    parser.add_argument("--to", metavar="RUN|FILE", help="another model of the same kind, to go to in a line")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2), default=2, help="a line or a plane (default 2)")
+    parser.add_argument("--points", type=_count, default=25, metavar="N", help="along each (default 25)")
+    parser.add_argument("--span", type=float, metavar="X", help="how far to either side (default 1; of the hessian's, "
+                        "four nats up the first parabola)")  # fmt: skip
+    parser.set_defaults(run=_landscape)
 
 
 def _add_weights(actions) -> None:
@@ -355,11 +397,20 @@ def _name_failed(failed: dict[str, str]) -> int:
     return 1 if failed else 0
 
 
-def _evaluate(options) -> int:
+def _trained(options, source: str | None = None):
+    """The trained model that the options name (or another of its kind), and its data."""
     from tinyvit.runs import model_and_task
+
+    source = source or options.source or options.file
+    if not source:
+        raise ValueError("which model? a run's folder, or --weights FILE --model NAME")
+    return model_and_task(source, data=options.data, name=options.model, seed=options.seed)
+
+
+def _evaluate(options) -> int:
     from tinyvit.runs.probe import scored
 
-    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    model, task = _trained(options)
     reports = {part: scored(model, getattr(task.splits, part)) for part in ("validation", "test")}
     if options.json:
         print(json.dumps({part: report.as_dict() for part, report in reports.items()}))
@@ -375,10 +426,9 @@ def _evaluate(options) -> int:
 def _probe(options) -> int:
     import numpy as np
 
-    from tinyvit.runs import model_and_task
     from tinyvit.runs.probe import features, few_shot
 
-    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    model, task = _trained(options)
     parts = [(features(model, part.images, blocks=options.blocks), part.labels) for part in task.splits]
     draws = np.random.default_rng(options.seed).spawn(options.draws)
     accuracies = [few_shot(*parts, shots=options.shots, rng=rng) for rng in draws]
@@ -390,6 +440,65 @@ def _probe(options) -> int:
         return 0
     print(f"{found['mean']:.1%} ± {found['std']:.1%} of the test images, from {options.shots} per class "
           f"({options.draws} draws, {found['features']} features)")  # fmt: skip
+    return 0
+
+
+def _sharpness(options) -> int:
+    from tinyvit.machine import reuse_memory
+    from tinyvit.runs import looking
+
+    reuse_memory()
+    model, task = _trained(options)
+    found = looking.sharpness(
+        model, looking.first(task.splits.train, options.images), matrix=options.matrix, names=options.names,
+        tol=options.tol, dtype=options.dtype, training=options.training, blocks=options.blocks, chunk=options.chunk,
+        density=20 if options.figure else 0, seed=options.seed, progress=not options.quiet,
+    )  # fmt: skip
+    if options.figure:
+        found["figure"] = str(looking.draw_spectrum(found, Path(options.figure)))
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    _table(
+        ("", options.matrix, "error"),
+        ("λmax", f"{found['lambda_max']:.4g}", f"≤ {found['residual']:.1g}"),
+        ("λmin", f"{found['lambda_min']:.4g}", f"≤ {found['residual_min']:.1g}"),
+        ("trace", f"{found['trace']:.4g}", f"± {found['trace_error']:.1g}"),
+        ("SAM's sharpness, ρ = 0.05", f"{found['sam_sharpness']:.4g}", ""),
+        ("loss", f"{found['loss']:.4g}", ""),
+        *((f"λmax of {name}", f"{of['lambda_max']:.4g}", f"≤ {of['residual']:.1g}")
+          for name, of in found.get("blocks", {}).items()),
+    )  # fmt: skip
+    told = found["protocol"]
+    print(f"\n{told['n_params']:,} parameters ({told['parameters']}), {told['samples']} training images, "
+          f"{told['mode']} mode, {told['dtype']}; {found['products']} products of "
+          f"{found['seconds_per_product']:.2g} s")  # fmt: skip
+    if options.figure:
+        print(found["figure"])
+    return 0
+
+
+def _landscape(options) -> int:
+    from tinyvit.machine import reuse_memory
+    from tinyvit.runs import looking
+
+    reuse_memory()
+    model, task = _trained(options)
+    batch, shared = looking.first(task.splits.train, options.images), {"progress": not options.quiet}
+    shape = {"span": options.span, "seed": options.seed}
+    if options.to:
+        where = looking.slice_between(model, _trained(options, options.to)[0], options.points)
+    elif options.along == "hessian":
+        where = looking.eigen_slice(model, batch, options.dimensions, options.points, chunk=options.chunk, **shape,
+                                    **shared)  # fmt: skip
+    else:
+        where = looking.random_slice(model, options.dimensions, options.points, norm=options.norm, **shape)
+    found = looking.walk(model, batch, where, Path(options.out), chunk=options.chunk, **shared)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"loss {found['loss']:.4g} at the weights, from {found['lowest']:.4g} to {found['highest']:.4g} on the slice")
+    print("\n".join(found["figures"]))
     return 0
 
 

@@ -345,6 +345,90 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str) -> Fi
 
 
 # --------------------------------------------------------------------------------------------------
+# Loss landscapes
+# --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def loss_contours(
+    losses: np.ndarray,
+    coordinates: Sequence[Sequence[float]],
+    *,
+    labels: Sequence[str] = ("step along direction 1", "step along direction 2"),
+    path: np.ndarray | None = None,
+    levels: int = 12,
+    log: bool = True,
+    axes: Axes | None = None,
+) -> Figure:
+    """A plane through the loss, from above: contours, a cross where the weights are, an optimiser's path.
+
+    losses: (A, B), coordinates: the A steps along the horizontal and the B along the vertical axis, labels: what these
+    are, with units; path: (T, 2) in these coordinates, drawn from a ring to the cross; levels: how many contours, at
+    equal ratios of the loss or, without `log`, at equal differences. Points that are not finite stay white.
+    """
+    figure, axes = _one(axes, 4.6, 3.8)
+    finite = np.ma.masked_invalid(losses).T
+    low, high = float(finite.min()), float(finite.max())
+    log = log and low > 0
+    high = high if high > low else low + 1  # a flat plane has one colour, and still a scale
+    steps = np.geomspace(low, high, levels) if log else np.linspace(low, high, levels)
+    scale = {"levels": steps, "norm": "log" if log else "linear", "extend": "neither"}
+    picture = axes.contourf(*coordinates, finite, cmap="viridis", **scale)
+    axes.contour(*coordinates, finite, colors="white", linewidths=0.5, alpha=0.6, **scale)
+    if path is not None:
+        across, up = np.transpose(path)
+        axes.plot(across, up, color="white", linewidth=3.2)
+        axes.plot(across, up, color=MARK, linewidth=1.6, marker="o", markersize=3)
+        axes.plot(
+            across[0], up[0], marker="o", markersize=7, color="none", markeredgecolor="white", markeredgewidth=1.6
+        )
+    axes.plot(0, 0, marker="+", markersize=11, markeredgewidth=2, color="white")
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    ticks = [low, (low * high) ** 0.5 if log else (low + high) / 2, high]
+    bar = _colour_bar(picture, axes, "loss (nats)", ticks)
+    bar.ax.minorticks_off()
+    bar.ax.set_yticklabels([f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    return figure
+
+
+@_styled
+def loss_surface(
+    losses: np.ndarray,
+    coordinates: Sequence[Sequence[float]],
+    *,
+    labels: Sequence[str] = ("direction 1", "direction 2"),
+    z: str = "loss (nats)",
+    limit: float | None = None,
+    view: tuple[float, float] = (32.0, -58.0),
+    axes: Axes | None = None,
+) -> Figure:
+    """A plane through the loss as a landscape, in perspective.
+
+    losses: (A, B), coordinates: the A and the B steps, labels: what these are; z: what the height is, with its unit;
+    limit: where it is cut off, so that walls do not hide the valley; view: elevation and azimuth in degrees; axes: must
+    have a `3d` projection.
+    """
+    if axes is None:
+        axes = _figure(4.8, 4.0).add_subplot(projection="3d")
+    across, up = np.meshgrid(*coordinates, indexing="ij")
+    heights = np.where(np.isfinite(losses), losses, np.nan)
+    ceiling = np.nanmax(heights) if limit is None else limit
+    heights = np.minimum(heights, ceiling)
+    axes.plot_surface(
+        across, up, heights, cmap="viridis", rcount=60, ccount=60, linewidth=0.2, edgecolor=(1, 1, 1, 0.35),
+        vmin=np.nanmin(heights), vmax=ceiling,
+    )  # fmt: skip
+    axes.view_init(*view)
+    axes.set(xlabel=labels[0], ylabel=labels[1], zlabel=z)
+    axes.set_box_aspect((1, 1, 0.7), zoom=0.88)
+    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
+        axes.locator_params(name, nbins=5)
+        axis.pane.set_alpha(0)
+        axis.set_tick_params(pad=0, labelsize=9)
+    return axes.figure
+
+
+# --------------------------------------------------------------------------------------------------
 # Tables
 # --------------------------------------------------------------------------------------------------
 

@@ -180,17 +180,19 @@ class UnmatchedProtocol(UserWarning):
     """Two curvatures are compared that were measured under different conditions."""
 
 
-def leading_eigenvalue(objective, model, batch, *, rng: np.random.Generator, which: str = "LA", tol: float = 1e-2,
-                       operator=curvature, **options) -> Leading:  # fmt: skip
-    """λmax of the loss's Hessian: the largest by sign, not by size. With ``which="SA"`` λmin, the most negative.
-
-    operator  ``curvature``, ``gauss_newton`` or ``empirical_fisher``; its options may follow
+def leading(operator, *, which: str = "LA", tol: float = 1e-2, rng: np.random.Generator) -> Leading:
+    """λmax of an operator of this file: the largest by sign, not by size. With ``which="SA"`` λmin, the most negative.
 
     Compare two models at the same training loss only (``compare``): as the loss goes to zero, so does the curvature.
     """
-    matrix = operator(objective, model, batch, **options)
-    found = top_eigenvalues(matrix, which=which, tol=tol, basis=min(8, matrix.shape[0]), rng=rng)
-    return Leading(float(found.values[0]), float(found.residuals[0]), matrix.protocol(), found.vectors[:, 0])
+    found = top_eigenvalues(operator, which=which, tol=tol, basis=min(8, operator.shape[0]), rng=rng)
+    return Leading(float(found.values[0]), float(found.residuals[0]), operator.protocol(), found.vectors[:, 0])
+
+
+def leading_eigenvalue(objective, model: Module, batch: tuple, *, rng: np.random.Generator, which: str = "LA",
+                       tol: float = 1e-2, operator=curvature, **options) -> Leading:  # fmt: skip
+    """``leading`` of the loss's Hessian, or of another ``operator`` of this file, which has the further options."""
+    return leading(operator(objective, model, batch, **options), which=which, tol=tol, rng=rng)
 
 
 def block_eigenvalues(objective, model: Module, batch: tuple, blocks: Mapping | None = None, *,
