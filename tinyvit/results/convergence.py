@@ -17,7 +17,7 @@ SIZES = {
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depth": 12},
 }
 USUAL, COLD, LIGHT = "ViT", "ViT, no warm-up", "ViT, no weight decay"
-SCALED, UNSCALED = "CaiT, LayerScale from 0.1", "CaiT, γ from 1"
+SCALED, UNSCALED = "CaiT, γ from 0.1", "CaiT, γ from 1"
 IMAGES, LOW, HIGH = 1297, 0.002, 0.008
 
 

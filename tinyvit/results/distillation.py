@@ -30,7 +30,7 @@ SIZES = {
 CNN, VIT = "CNN teacher", "ViT teacher"
 TEACHERS = {CNN: ({"model": "resnet_digits"}, {}), VIT: ({"model": "vit_digits"}, {"embed_dim": 64})}
 ITSELF, NONE, SOFT, HARD = "the teacher itself", "no distillation", "soft", "hard"
-CLASS, DIST, BOTH = "hard, token: class head", "hard, token: distillation head", "hard, token: both"
+CLASS, DIST, BOTH = "hard, token: class", "hard, token: distill", "hard, token: both"
 
 
 def trials(updates, images):
