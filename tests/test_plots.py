@@ -340,6 +340,28 @@ def test_lines_without_a_name_have_no_legend():
     assert axes.get_legend() is None
 
 
+def test_run_lines_shows_every_run_and_the_means(rng):
+    values = rng.uniform(size=(3, 4))
+    (axes,) = plots.run_lines({"one": ([1, 10, 100], values)}, x="images", y="%", log="x").axes
+    mean, *runs = axes.lines
+    np.testing.assert_allclose(mean.get_ydata(), values.mean(axis=1))
+    np.testing.assert_array_equal([run.get_ydata() for run in runs], values.T)
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10", "100"]
+
+
+def test_run_dots_shows_every_run_in_its_row_and_colour():
+    rows = {"above": {"a": [1.0, 3.0], "b": [5.0]}, "below": {"b": [7.0, 8.0]}}
+    (axes,) = plots.run_dots(rows, x="%").axes
+    dots_a, mean_a, dots_b, mean_b = axes.lines
+    np.testing.assert_array_equal(dots_a.get_xdata(), [1, 3])
+    np.testing.assert_array_equal(dots_b.get_xdata(), [5, 7, 8])
+    np.testing.assert_array_equal(np.round(dots_b.get_ydata()), [0, 1, 1])
+    np.testing.assert_array_equal([*mean_a.get_xdata(), *mean_b.get_xdata()], [2, 5, 7.5])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["above", "below"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row stands on top"
+
+
 def test_heat_maps_share_rows_and_colours(rng):
     panels = {"before": rng.uniform(size=(2, 3)), "after": 2 * rng.uniform(size=(2, 3))}
     figure = plots.heat_maps(panels, ["a", "b"], ["x", "y", "z"], written=".2f", label="share")

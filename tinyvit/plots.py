@@ -326,21 +326,21 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str) -> Fi
     rows: row -> column -> values; columns that a row lacks are left out; x: what the values are.
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    figure, axes = _one(None, 6.0, 1.1 + 0.19 * len(rows) * (1 + len(columns)))
+    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 2))
     for index, column in enumerate(columns):
-        colour, shift = COLOURS[index % len(COLOURS)], 0.5 * ((index + 0.5) / len(columns) - 0.5)
+        colour, shift = COLOURS[index % len(COLOURS)], 0.7 * ((index + 0.5) / len(columns) - 0.5)
         found = [(place + shift, row[column]) for place, row in enumerate(rows.values()) if column in row]
         places = np.concatenate([np.full(len(values), place) for place, values in found])
         axes.plot(np.concatenate([values for _, values in found]), places, "o", color=colour, markersize=4.5,
                   alpha=0.6, markeredgewidth=0, label=column)  # fmt: skip
         axes.plot([np.mean(values) for _, values in found], [place for place, _ in found], "|", color=colour,
-                  markersize=11, markeredgewidth=2)  # fmt: skip
+                  markersize=10, markeredgewidth=2)  # fmt: skip
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(x)
     axes.grid(axis="x")
     if len(columns) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 

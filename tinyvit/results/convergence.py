@@ -12,12 +12,12 @@ from tinyvit.results.experiment import Experiment, Trial, of_length
 from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
-    "fast": {"seeds": (0, 1), "updates": 20, "depth": 4},
+    "fast": {"seeds": (0, 1), "updates": 40, "depth": 4},
     "usual": {"seeds": (0, 1, 2), "updates": 160, "depth": 8},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depth": 12},
 }
 USUAL, COLD, LIGHT = "ViT", "ViT, no warm-up", "ViT, no weight decay"
-SCALED, UNSCALED = "CaiT, LayerScale from 0.1", "CaiT, γ from 1"
+SCALED, UNSCALED = "CaiT, γ from 0.1", "CaiT, γ from 1"
 IMAGES, LOW, HIGH = 1297, 0.002, 0.008
 
 

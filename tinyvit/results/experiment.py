@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
+from tinyvit.results.table import Table
 from tinyvit.runs.config import RunConfig, configured
 from tinyvit.runs.run import NOISE, Batches
 from tinyvit.runs.tasks import Task, find_task
@@ -16,11 +17,6 @@ from tinyvit.runs.training import augmentation_for, average_of, gradient_for, in
 from tinyvit.train import evaluate, training
 from tinyvit.train.gradient import Gradient
 from tinyvit.train.parallel import Team
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tinyvit.results.table import Table
 
 SIZES = ("fast", "usual", "full")
 
@@ -58,7 +54,7 @@ class Experiment:
     sizes         "fast", "usual", "full" -> what ``trials`` is told, and "seeds"
     trials        -> {(row, column) of the table: Trial}
     verdict       table -> sentences: whether the claim appears
-    figure        table -> Figure
+    figure        table -> the Figure of ``plots``
     measure       (trial, seed) -> {reading: numbers}, among them test_accuracy; where a run has several readings, each
                   is a row of its own
     """
@@ -68,16 +64,20 @@ class Experiment:
     sizes: dict[str, dict]
     trials: Callable[..., dict[tuple, Trial]]
     verdict: Callable[[Table], str]
-    figure: Callable[[Table], Figure]
+    figure: Callable[[Table], object]
     measure: Callable[[Trial, int], dict[str, dict]] = measured
 
 
 # what measures are made of -----------------------------------------------------------------
 
 
-def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | None = None) -> list[float]:
-    """Train a model as `tinyvit train` does, without a folder; the loss of every update. It gets averaged weights."""
-    batches = Batches(task.splits.train, config, 0, augmentation_for(config, task))
+def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | None = None,
+            augmentation: Augmentation | None = None) -> list[float]:  # fmt: skip
+    """Train a model as `tinyvit train` does, without a folder; the loss of every update. It gets averaged weights.
+
+    gradient, augmentation  others than the settings'
+    """
+    batches = Batches(task.splits.train, config, 0, augmentation or augmentation_for(config, task))
     schedule, optimizer = schedule_for(config, batches.per_epoch), optimizer_for(config, model)
     gradient, average, losses = gradient or gradient_for(config, 1, Team()), average_of(config, model), []
     noise = lambda step: np.random.default_rng([config.seed, NOISE, step])  # noqa: E731

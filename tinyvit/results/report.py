@@ -20,7 +20,8 @@ from tinyvit.results.experiment import Experiment, Trial
 from tinyvit.results.table import Table
 from tinyvit.runs.config import known
 
-EXPERIMENTS = ("inductive_bias", "positions", "convergence")
+EXPERIMENTS = ("inductive_bias", "distillation", "sharpness", "positions", "depth", "pretraining", "noisy_student",
+               "convergence")  # fmt: skip
 
 
 @dataclass(frozen=True)
