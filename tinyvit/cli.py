@@ -132,8 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
     bench.add_argument("--scaling", action="store_true", help="only how time grows with sizes and places")
+    bench.add_argument(
+        "--models", action="store_true", help="only a model of every paper, or those named, beside a ViT"
+    )
     bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
-    bench.add_argument("--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling 3)")
+    bench.add_argument(
+        "--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling and --models 3)"
+    )
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
     bench.add_argument("--against", choices=("torch", "none"), default="torch", help="the peer (default torch)")
     bench.add_argument("--no-torch", dest="against", action="store_const", const="none", help="--against none")
@@ -612,12 +617,12 @@ def _judged(entry) -> str:
 
 
 def _bench(options) -> int:
-    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, scaling, write_rows
+    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, scaling, throughput, write_rows
 
     names = [*options.workloads, *options.workload]
-    if names and options.scaling:
-        raise ValueError(f"--scaling is measured alone, without {names[0]}")
-    workloads = find_workloads(names)
+    if options.scaling and (names or options.models):
+        raise ValueError(f"--scaling is measured alone, without {names[0] if names else '--models'}")
+    workloads = [] if options.models else find_workloads(names)
     path = options.json and results_file(options.json)
     facts = machine_facts(options.threads)
     _print_facts(facts)
@@ -626,6 +631,9 @@ def _bench(options) -> int:
         settings["repeats"] = options.repeats
     if options.scaling:
         show, measured = _print_growth, scaling(**settings)
+    elif options.models:
+        show, measured = _print_throughput, throughput(names, **settings)
+        print("\n" + THROUGHPUT.format("model", "parameters", "10⁹ MACs", "a second", "beside ViT-S/16", "MB"))
     else:
         show, measured = _print_result, bench(workloads, peers=options.against != "none", **settings)
     results = []
@@ -670,6 +678,16 @@ def _print_result(result) -> None:
         for name in result.peers:
             pairs, ratio = result.undisturbed(name)
             print(f"tinyvit / {name} in the {pairs} undisturbed pairs" + (f": {ratio:.2f}" if pairs else ""))
+
+
+THROUGHPUT = "{:42} {:>13} {:>9} {:>9} {:>16} {:>7}"
+
+
+def _print_throughput(row) -> None:
+    memory = row.result.ours.peak_mb
+    cells = row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.2f}", f"{row.per_second:.2f}", f"{row.relative:.2f}"
+    others = "  (others used the machine)" if row.result.disturbed else ""
+    print(THROUGHPUT.format(*cells, "?" if memory is None else f"{memory:.0f}") + others, flush=True)
 
 
 def _print_growth(growth) -> None:
