@@ -6,7 +6,7 @@
 
 (L = 1/N Σ ℓᵢ over samples, z the model's outputs, J their Jacobian.) None of them is ever written down: an operator
 multiplies with vectors, exactly, and the algorithms of ``spectrum`` do the rest. Where a few parameters are looked at,
-``dense(operator)`` is the matrix. A product with H costs 2.2 to 2.9 gradients, with G or F 1.0 to 1.8 (measured);
+``dense(operator)`` is the matrix. A product with H costs 1.8 to 2.9 gradients, with G or F 1.0 to 1.8 (measured);
 ``operator @ vectors`` shares the columns out over the cores, which saves a model of a million parameters a fifth to a
 third on two of them.
 """
