@@ -91,6 +91,29 @@ def test_attention_overlay_shows_the_maps(rng):
             np.testing.assert_array_equal(shown(axes[n, 1 + m]), maps[m][n].ravel())
 
 
+def test_attention_overlay_lays_a_photo_over_the_map(rng):
+    images, maps = rng.uniform(size=(2, 8, 8, 3)), [rng.uniform(size=(2, 4, 4))]
+    axes = plots.attention_overlay(images, maps, ["rollout"]).axes
+    for row in range(2):
+        image, both = axes[2 * row], axes[2 * row + 1]
+        np.testing.assert_array_equal(image.images[0].get_array(), images[row])
+        np.testing.assert_array_equal(both.images[0].get_array(), maps[0][row])
+        np.testing.assert_array_equal(both.images[1].get_array(), images[row])
+        assert both.images[1].get_alpha() < 1
+
+
+def test_heads_by_depth_has_a_point_for_each_head(rng):
+    heads = [[1.0, 2.0], [3.0, 4.0, 8.0]]
+    (axes,) = plots.heads_by_depth(heads, y="distance (px)", marks={"uniform": 9.0}).axes
+    points, more, mean, mark = axes.lines
+    np.testing.assert_array_equal(points.get_xydata(), [[1, 1], [1, 2]])
+    np.testing.assert_array_equal(more.get_xydata(), [[2, 3], [2, 4], [2, 8]])
+    np.testing.assert_array_equal(mean.get_xydata(), [[1, 1.5], [2, 5]])
+    assert mark.get_ydata()[0] == 9
+    assert axes.get_ylim()[1] > 9, "the mark is cut off"
+    assert axes.get_ylabel() == "distance (px)"
+
+
 def test_pictures_show_images_in_colour_and_as_ink(rng):
     images = {"photo": rng.random((4, 5, 3)), "digit": rng.random((3, 3, 1)), "another": rng.random((2, 2, 3))}
     axes = plots.pictures(images, columns=2).axes

@@ -97,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_around(landscape)
     _add_landscape(landscape)
 
+    attention = commands.add_parser("attention", help="where a trained model looks: maps over images, and numbers")
+    _add_trained(attention)
+    _add_attention(attention)
+
+    robustness = commands.add_parser("robustness", help="what is left of a trained model's accuracy on harder images")
+    _add_trained(robustness)
+    _add_robustness(robustness)
+
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
     models.set_defaults(run=_models)
@@ -227,6 +235,26 @@ def _add_landscape(parser) -> None:
     parser.set_defaults(run=_landscape)
 
 
+def _add_attention(parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures")
+    parser.add_argument("--image", metavar="FILE", help="a JPEG or PNG of yours, not images of the data")
+    parser.add_argument("--images", type=_count, default=6, metavar="N", help="test images (default 6)")
+    parser.add_argument("--layer", type=_count, metavar="N", help="whose heads are drawn one by one (default the last)")
+    parser.add_argument("--query", type=_share, nargs=2, metavar=("Y", "X"), help="what one place attends to, in "
+                        "shares of the height and the width (default what the head reads)")  # fmt: skip
+    parser.set_defaults(run=_attention)
+
+
+def _add_robustness(parser) -> None:
+    parser.add_argument("--images", type=_count, metavar="N", help="test images (default all)")
+    parser.add_argument("--baseline", metavar="RUN|FILE", help="the model whose corruption error is called 100")
+    parser.add_argument("--eps", type=float, default=0.03, metavar="X", help="how far attacks may change a pixel, of 1 "
+                        "(default 0.03)")  # fmt: skip
+    parser.add_argument("--draws", type=_count, default=3, metavar="N", help="of what is random (default 3)")
+    parser.add_argument("--figure", metavar="PNG", help="draw what is left, kind by kind; also as SVG and PDF")
+    parser.set_defaults(run=_robustness)
+
+
 def _add_weights(actions) -> None:
     inspect = actions.add_parser("inspect", help="its arrays, and which model it fits")
     inspect.add_argument("file", metavar="FILE", help="safetensors, .npz of the original code, or hf-hub:owner/name")
@@ -259,6 +287,16 @@ def _count(text: str) -> int:
     if not (text.isdecimal() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"expected a whole number, one or more, not {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, not {text!r}")
+    return share
 
 
 def _tour(options) -> int:
@@ -504,6 +542,59 @@ def _landscape(options) -> int:
         return 0
     print(f"loss {found['loss']:.4g} at the weights, from {found['lowest']:.4g} to {found['highest']:.4g} on the slice")
     print("\n".join(found["figures"]))
+    return 0
+
+
+def _attention(options) -> int:
+    from tinyvit.runs import attention
+
+    if options.image:
+        source = options.source or options.file
+        model, images, pictures = attention.of_photo(source, options.image, name=options.model)
+    else:
+        model, task = _trained(options)
+        images = pictures = task.splits.test.images[: options.images]
+    found = attention.attention(model, images, pictures, Path(options.out), layer=options.layer, at=options.query,
+                                seed=options.seed)  # fmt: skip
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    rows = [
+        (
+            name,
+            " ".join(f"{d:.1f}" for d in of["distance_px"] or []),
+            f"{of['entropy']:.2f}",
+            f"{of['heads_alike']:.2f}",
+        )
+        for name, of in found["layers"].items()
+    ]
+    _table(("layer", "distance of each head (px)", "entropy", "heads alike"), *rows, left=(0,))
+    for group in found["similarity"]:
+        print(f"\nlayers {group['layers'][0]} to {group['layers'][-1]} of {group['tokens']} tokens, mean cosine of "
+              f"neighbours: {group['neighbours']:.3f} (at initialisation {group['neighbours_at_init']:.3f}), centred "
+              f"{group['neighbours_centred']:.3f} ({group['neighbours_centred_at_init']:.3f})")  # fmt: skip
+    print("\n" + "\n".join(found["figures"]))
+    return 0
+
+
+def _robustness(options) -> int:
+    from tinyvit.runs import robustness
+
+    model, task = _trained(options)
+    baseline = _trained(options, options.baseline)[0] if options.baseline else None
+    found = robustness.robustness(model, task, baseline=baseline, images=options.images, eps=options.eps,
+                                  draws=options.draws, seed=options.seed, progress=not options.json)  # fmt: skip
+    if options.figure:
+        found["figure"] = str(robustness.draw(found, Path(options.figure)))
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    _table(("accuracy", "%"), *robustness.rows(found), left=(0,))
+    if "mce" in found:
+        print(f"\nmCE {found['mce']:.1f}, relative {found['relative_mce']:.1f} (the baseline's are 100)")
+    print(f"\n{found['protocol']['images']} test images; random draws: {options.draws}; attacks: eps {options.eps:g}")
+    if options.figure:
+        print(found["figure"])
     return 0
 
 

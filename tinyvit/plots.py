@@ -144,14 +144,16 @@ def position_similarity_grid(
 
 @_styled
 def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Digits, and what a query token attends to in each of them, the digit laid over it in dots.
+    """Images, and what a query token attends to in each of them; a digit is laid over it in dots, a photo under it.
 
-    images: (n, H, W) or (n, H, W, 1), maps: m arrays (n, gh, gw), titles: m names such as "layer 1"
-    or "rollout", one for each column. The colours of a map run from no attention to its own largest
-    value: they say where, not how much.
+    images: (n, H, W), (n, H, W, 1) or, in colour from 0 to 1, (n, H, W, 3), maps: m arrays (n, gh, gw),
+    titles: m names such as "layer 1" or "rollout", one for each column. The colours of a map run from
+    no attention to its own largest value: they say where, not how much.
     """
-    images = _grey(images)
-    n, height, width = images.shape
+    images = np.asarray(images)
+    in_colour = images.ndim == 4 and images.shape[-1] == 3
+    images = images if in_colour else _grey(images)
+    n, height, width = images.shape[:3]
     frame = {"extent": (0, width, height, 0)}  # pixels, whatever the grid of the map
     figure = _figure(1.1 * (1 + len(maps)) + 0.7, 1.1 * n + 0.25)
     axes = figure.subplots(n, 1 + len(maps), squeeze=False)
@@ -162,7 +164,10 @@ def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Se
         column[0].set_title(title)
         for axis, image, weights in zip(column, images, of_images, strict=True):
             picture = axis.imshow(weights, vmin=0, **frame)
-            _ink_dots(axis, image, side=1.0)
+            if in_colour:
+                axis.imshow(image, alpha=0.35, **frame)
+            else:
+                _ink_dots(axis, image, side=1.0)
     _bare(*axes.flat)
     bar = _colour_bar(picture, axes[:, -1], "attention", [0, picture.norm.vmax])
     bar.ax.set_yticklabels(["0", "max"])
@@ -314,6 +319,34 @@ def run_lines(curves: Mapping[str, tuple[Sequence[float], np.ndarray]], *, x: st
         axes.set_xticks(xs, [f"{place:g}" for place in xs])
         axes.minorticks_off()
     axes.set(xlabel=x, ylabel=y)
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
+def heads_by_depth(
+    heads: Sequence[Sequence[float]],
+    *,
+    y: str,
+    marks: Mapping[str, float] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """A number of every head of every layer, as a point over the layer's depth, and the layers' means as a line.
+
+    heads: for each layer a number per head; y: what they are, with the unit; marks: what is drawn as a
+    dashed line across -> its height. After Dosovitskiy et al. 2021, Fig. 7 right.
+    """
+    figure, axes = _one(axes, 4.6, 3.2)
+    depths = range(1, len(heads) + 1)
+    for depth, numbers in zip(depths, heads, strict=True):
+        axes.plot([depth] * len(numbers), numbers, "o", color=COLOURS[0], markersize=5, alpha=0.7, markeredgewidth=0)
+    axes.plot(depths, [np.mean(numbers) for numbers in heads], color=COLOURS[1], label="mean of the heads")
+    for index, (name, height) in enumerate((marks or {}).items()):
+        axes.axhline(height, color="0.25", linewidth=1.2, linestyle=("--", ":", "-.")[index % 3], label=name)
+    axes.set(xlabel="layer", ylabel=y)
+    axes.set_xticks(depths)
+    axes.set_ylim(0, 1.08 * max(*(marks or {}).values(), *(max(numbers) for numbers in heads), 0))
     axes.grid(axis="y")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure

@@ -229,6 +229,6 @@ CORRUPTIONS = {
     "fog": Corruption(_fog, FOG, FOG),
     "brightness": Corruption(_brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
     "contrast": Corruption(_contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.6, 0.5, 0.4, 0.3, 0.2)),
-    "pixelate": Corruption(_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65), (0.875, 0.75, 0.625, 0.5, 0.375)),
+    "pixelate": Corruption(_pixelate, (0.95, 0.9, 0.85, 0.75, 0.65), (0.875, 0.625, 0.5, 0.375, 0.25)),
     "jpeg": Corruption(_jpeg, (80, 65, 58, 50, 40), (50, 30, 20, 10, 5)),
 }
