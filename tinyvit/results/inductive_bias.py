@@ -33,10 +33,11 @@ def verdict(table: Table) -> str:
     few, many = min(table.columns), max(table.columns)
     bias = {n: Difference(table, (RESNET, n), (PLAIN, n)) for n in (few, many)}
     recipe = {n: Difference(table, (RECIPE, n), (PLAIN, n)) for n in (few, many)}
+    helps = recipe[few].clear or recipe[many].clear
     return (
-        f"{appears(bias[few].clear and bias[few].mean > bias[many].mean)}: ResNet over plain ViT is {bias[few]} with "
-        f"{few} images, {bias[many]} with {many}. The recipe over plain: {recipe[few]} and {recipe[many]}"
-        + ("." if recipe[few].clear or recipe[many].clear else "; so it does not help in as many updates.")
+        f"{appears(bias[few].clear and bias[few].mean > bias[many].mean)} that a ViT needs more data: ResNet over "
+        f"plain ViT is {bias[few]} with {few} images, {bias[many]} with {many}. {appears(helps)} that the recipe helps: "
+        f"{recipe[few]} and {recipe[many]}, in as many updates."
     )
 
 
