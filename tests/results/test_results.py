@@ -186,7 +186,9 @@ def test_a_verdict_says_when_the_claim_does_not_appear():
     cells = {(PLAIN, few): low, (RESNET, few): high, (RECIPE, few): high,
              (PLAIN, many): high, (RESNET, many): high, (RECIPE, many): high}  # fmt: skip
     verdict = find_experiment("inductive_bias").verdict
-    assert verdict(table_of(cells)).startswith("It appears here: ResNet over plain ViT is +30.0")
+    assert verdict(table_of(cells)).startswith(
+        "It appears here that a ViT needs more data: ResNet over plain ViT is +30.0"
+    )
     assert verdict(table_of(cells | {(PLAIN, few): high})).startswith("It does NOT appear here")
 
 

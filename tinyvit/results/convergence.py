@@ -13,7 +13,7 @@ from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40, "depth": 4},
-    "usual": {"seeds": (0, 1, 2), "updates": 160, "depth": 8},
+    "usual": {"seeds": (0, 1, 2), "updates": 120, "depth": 6},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depth": 12},
 }
 USUAL, COLD, LIGHT = "ViT", "ViT, no warm-up", "ViT, no weight decay"

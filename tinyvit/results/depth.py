@@ -8,7 +8,7 @@ from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40, "depths": (2, 4)},
-    "usual": {"seeds": (0, 1, 2), "updates": 120, "depths": (4, 8, 16)},
+    "usual": {"seeds": (0, 1, 2), "updates": 80, "depths": (4, 8, 16)},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depths": (4, 8, 16, 24, 32)},
 }
 VIT, DEEP, CAIT, WIDE = "ViT", "DeepViT", "CaiT", "ViT, twice as wide"

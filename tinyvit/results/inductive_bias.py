@@ -1,6 +1,7 @@
 """Inductive bias and data: plain ViT, DeiT's recipe, ResNet, on few and on many digits.
 
-All have equally many updates. Nothing was tuned: the settings are those of `tinyvit train`.
+All have equally many updates. Nothing was tuned: the settings are those of `tinyvit train`. Of "full" the recipe's own
+120 epochs are the length; it takes two hours of one core, at 17 ms (ViT), 24 ms (recipe) and 21 ms (ResNet) an update.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def verdict(table: Table) -> str:
     few, many = min(table.columns), max(table.columns)
     bias = {n: Difference(table, (RESNET, n), (PLAIN, n)) for n in (few, many)}
     recipe = {n: Difference(table, (RECIPE, n), (PLAIN, n)) for n in (few, many)}
+    helps = recipe[few].clear or recipe[many].clear
     return (
-        f"{appears(bias[few].clear and bias[few].mean > bias[many].mean)}: ResNet over plain ViT is {bias[few]} with "
-        f"{few} images, {bias[many]} with {many}. The recipe over plain: {recipe[few]} and {recipe[many]}"
-        + ("." if recipe[few].clear or recipe[many].clear else "; so it does not help in as many updates.")
+        f"{appears(bias[few].clear and bias[few].mean > bias[many].mean)} that a ViT needs more data: ResNet over "
+        f"plain ViT is {bias[few]} with {few} images, {bias[many]} with {many}. {appears(helps)} that the recipe "
+        f"helps: {recipe[few]} and {recipe[many]}, in as many updates."
     )
 
 

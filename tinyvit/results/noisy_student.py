@@ -21,7 +21,7 @@ from tinyvit.train import predict
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40, "labels": 100},
-    "usual": {"seeds": (0, 1, 2), "updates": 480, "labels": 100},
+    "usual": {"seeds": (0, 1, 2), "updates": 360, "labels": 100},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2400, "labels": 100},
 }
 READINGS = ("teacher", "student", "the student's student")

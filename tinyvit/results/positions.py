@@ -10,7 +10,7 @@ from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40},
-    "usual": {"seeds": (0, 1, 2), "updates": 480},
+    "usual": {"seeds": (0, 1, 2), "updates": 360},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2400},
 }
 KINDS = {"none": "none", "learned, 1-D": "learn", "learned, 2-D": "learn2d", "fixed, sin-cos": "sincos",

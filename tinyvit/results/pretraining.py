@@ -20,7 +20,7 @@ from tinyvit.runs.training import initial_model
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 20, "images": (100, 2000)},
-    "usual": {"seeds": (0, 1, 2), "updates": 300, "images": (100, 500, 2000)},
+    "usual": {"seeds": (0, 1, 2), "updates": 240, "images": (100, 500, 2000)},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 3000, "images": (100, 250, 500, 1000, 2000)},
 }
 VIT, RESNET = "ViT", "ResNet"
