@@ -182,7 +182,7 @@ def test_loss_contours_leave_holes_and_stand_a_plain(tmp_path):
 def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
     a, b = np.linspace(-1, 1, 6), np.linspace(0, 4, 5)
     losses = rng.uniform(1, 3, (6, 5))
-    axes = plots.loss_surface(losses, [a, b], labels=["α", "β"], limit=2.5).axes[0]
+    axes = plots.loss_surface(losses, [a, b], labels=["α (m)", "β (s)"], limit=2.5).axes[0]
     corners = axes.collections[0]._vec if hasattr(axes.collections[0], "_vec") else None
     faces = np.array(axes.collections[0]._faces) if corners is None else np.reshape(corners[:3].T, (-1, 4, 3))
     assert len(faces) == 5 * 4
@@ -190,7 +190,7 @@ def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
         i, j = np.argmin(np.abs(a - x)), np.argmin(np.abs(b - y))
         assert (x, y) == (a[i], b[j])
         assert z == min(losses[i, j], 2.5)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("α", "β", "loss (nats)")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("α\n(m)", "β\n(s)", "loss (nats)")
 
 
 def test_convolution_heads_shows_heads_outputs_and_difference(rng):
@@ -361,6 +361,28 @@ def test_lines_draws_measurements_and_theory():
 def test_lines_without_a_name_have_no_legend():
     (axes,) = plots.lines({"": ([0, 1], [0, 1])}, x="x", y="y").axes
     assert axes.get_legend() is None
+
+
+def test_run_lines_shows_every_run_and_the_means(rng):
+    values = rng.uniform(size=(3, 4))
+    (axes,) = plots.run_lines({"one": ([1, 10, 100], values)}, x="images", y="%", log="x").axes
+    mean, *runs = axes.lines
+    np.testing.assert_allclose(mean.get_ydata(), values.mean(axis=1))
+    np.testing.assert_array_equal([run.get_ydata() for run in runs], values.T)
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10", "100"]
+
+
+def test_run_dots_shows_every_run_in_its_row_and_colour():
+    rows = {"above": {"a": [1.0, 3.0], "b": [5.0]}, "below": {"b": [7.0, 8.0]}}
+    (axes,) = plots.run_dots(rows, x="%").axes
+    dots_a, mean_a, dots_b, mean_b = axes.lines
+    np.testing.assert_array_equal(dots_a.get_xdata(), [1, 3])
+    np.testing.assert_array_equal(dots_b.get_xdata(), [5, 7, 8])
+    np.testing.assert_array_equal(np.round(dots_b.get_ydata()), [0, 1, 1])
+    np.testing.assert_array_equal([*mean_a.get_xdata(), *mean_b.get_xdata()], [2, 5, 7.5])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["above", "below"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row stands on top"
 
 
 def test_heat_maps_share_rows_and_colours(rng):

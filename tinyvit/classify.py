@@ -24,6 +24,8 @@ STYLES = {"inception": INCEPTION, "imagenet": IMAGENET}
 TESTED = {
     "vit": (INCEPTION, 0.9, 1.0),
     "mixer": (INCEPTION, 0.875, 1.0),
+    "bit": (INCEPTION, 0.875, 1.0),
+    **dict.fromkeys(("resnetv2_50", "resnetv2_101"), (INCEPTION, 0.95, 1.0)),
     "volo": (IMAGENET, 0.96, 1.0),
     **dict.fromkeys(("volo_d4_448", "volo_d5_448", "volo_d5_512"), (IMAGENET, 0.96, 1.15)),
     "cait": (IMAGENET, 1.0, 1.0),
@@ -80,7 +82,8 @@ def preprocessing(name: str, size: int, style: str | None = None) -> Preprocess:
 def photo_size(model: Module, name: str) -> int:
     """The side of the photos that a model takes. Raises ValueError if it takes none."""
     size, channels = getattr(model.config, "img_size", None), getattr(model.config, "in_chans", None)
-    if not isinstance(size, int) or channels != 3 or not getattr(model.config, "num_classes", 0):
+    of_clips = hasattr(model.config, "num_frames")
+    if of_clips or not isinstance(size, int) or channels != 3 or not getattr(model.config, "num_classes", 0):
         raise ValueError(f"model: {name} does not classify square photos in colour")
     return size
 

@@ -47,6 +47,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(train, {})
     train.set_defaults(run=_train)
 
+    sweep = commands.add_parser(
+        "sweep", help="train every combination of settings over seeds; called again, it goes on"
+    )
+    sweep.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and sweep.json")
+    sweep.add_argument("--seeds", type=_seed, nargs="+", default=[0, 1, 2], metavar="N", help="default 0 1 2")
+    sweep.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,VALUE…", help="settings to vary")
+    _add_jobs(sweep)
+    _add_settings(sweep, {}, without=("seed",))
+    sweep.set_defaults(run=_sweep)
+
+    results = commands.add_parser("results", help="what slides claim, tried in small: runs, table, figure")
+    results.add_argument("names", nargs="*", metavar="NAME", help="which, or all; without one they are listed")
+    size = results.add_mutually_exclusive_group()
+    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="only to see that it works")
+    size.add_argument(
+        "--full", dest="size", action="store_const", const="full", help="more seeds, longer runs: a night"
+    )
+    results.add_argument("--seeds", type=_seed, nargs="+", metavar="N", help="others than the experiment's own")
+    results.add_argument("--out", default="figures", metavar="DIR", help="folder for caches, tables, figures")
+    _add_jobs(results)
+    results.set_defaults(run=_results, size="usual")
+
     finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
     finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
     _add_run(finetune, {"recipe": "finetune"})
@@ -118,8 +140,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
     bench.add_argument("--workload", action="append", default=[], metavar="WORKLOAD", help="the same, as an option")
     bench.add_argument("--scaling", action="store_true", help="only how time grows with sizes and places")
+    bench.add_argument(
+        "--models", action="store_true", help="only a model of every paper, or those named, beside a ViT"
+    )
     bench.add_argument("--threads", type=_count, metavar="N", help="threads for every contender (default all cores)")
-    bench.add_argument("--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling 3)")
+    bench.add_argument(
+        "--repeats", type=_count, metavar="N", help="turns of each (default 9, of --scaling and --models 3)"
+    )
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
     bench.add_argument("--against", choices=("torch", "none"), default="torch", help="the peer (default torch)")
     bench.add_argument("--no-torch", dest="against", action="store_const", const="none", help="--against none")
@@ -133,15 +160,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser, differing: dict) -> None:
     """A flag for every setting of a run, and those that change nothing in its result."""
-    from dataclasses import fields
-
-    from tinyvit.runs.config import RECIPES, RunConfig
-
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
+    _add_settings(parser, differing)
+
+
+def _add_settings(parser, differing: dict, without: tuple[str, ...] = ()) -> None:
+    from dataclasses import fields
+
+    from tinyvit.runs.config import RECIPES, RunConfig
+
     for f in fields(RunConfig):
+        if f.name in without:
+            continue
         kind, default = type(f.default), differing.get(f.name, f.default)
         how: dict = {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, f.name.upper())}
         if kind is bool:
@@ -150,6 +183,13 @@ def _add_run(parser, differing: dict) -> None:
             how = {"choices": choices}
         about = f"{f.metadata['about']} (default {default})".replace("%", "%%")
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
+
+
+def _add_jobs(parser) -> None:
+    parser.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="processes; several need joblib (default 1)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per run, only the result")
 
 
 def _add_trained(parser) -> None:
@@ -360,6 +400,44 @@ def _run(options, file, given: dict | None = None) -> int:
     if team.leads:
         print(f"test accuracy {test['accuracy']:.1%}, loss {test['loss']:.4f}; weights: {folder.weights}")
     return 0
+
+
+def _sweep(options) -> int:
+    from tinyvit.runs.sweep import MEASURED, mean_and_std, parsed, sweep
+
+    say = (lambda line: None) if options.quiet else _say
+    swept = sweep(options.out, parsed(options.set), options.seeds, jobs=options.jobs, say=say, **_settings(options))
+    rows = [(setting, str(len(of["test loss"]["runs"])), *(mean_and_std(of[name]) for name in MEASURED))
+            for setting, of in swept.rows.items()]  # fmt: skip
+    _table(("mean ± standard deviation", "runs", *MEASURED), *rows)
+    return _name_failed(swept.failed)
+
+
+def _results(options) -> int:
+    from tinyvit.results import EXPERIMENTS, find_experiment, result
+
+    if not options.names:
+        _table(*((name, find_experiment(name).title) for name in EXPERIMENTS), left=(0, 1))
+        return 0
+    names = EXPERIMENTS if options.names == ["all"] else options.names
+    for name in names:
+        find_experiment(name)  # before the first one runs
+    say = (lambda line: None) if options.quiet else _say
+    status = 0
+    for name in names:
+        found = result(name, size=options.size, seeds=options.seeds, jobs=options.jobs, out=options.out, say=say)
+        if found.table:
+            print(f"\n{found.experiment.title}: test accuracy, %, mean ± standard deviation over seeds\n")
+            _table(*found.table.as_text())
+            print(f"\nClaim: {found.experiment.claim}\n{found.verdict}\n{found.path}; runs took {found.seconds:.0f} s")
+        status = _name_failed(found.failed) or status
+    return status
+
+
+def _name_failed(failed: dict[str, str]) -> int:
+    for run, why in failed.items():
+        print(f"failed: {run}: {why}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _trained(options, source: str | None = None):
@@ -630,12 +708,12 @@ def _judged(entry) -> str:
 
 
 def _bench(options) -> int:
-    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, scaling, write_rows
+    from tinyvit.bench import bench, find_workloads, machine_facts, results_file, scaling, throughput, write_rows
 
     names = [*options.workloads, *options.workload]
-    if names and options.scaling:
-        raise ValueError(f"--scaling is measured alone, without {names[0]}")
-    workloads = find_workloads(names)
+    if options.scaling and (names or options.models):
+        raise ValueError(f"--scaling is measured alone, without {names[0] if names else '--models'}")
+    workloads = [] if options.models else find_workloads(names)
     path = options.json and results_file(options.json)
     facts = machine_facts(options.threads)
     _print_facts(facts)
@@ -644,6 +722,9 @@ def _bench(options) -> int:
         settings["repeats"] = options.repeats
     if options.scaling:
         show, measured = _print_growth, scaling(**settings)
+    elif options.models:
+        show, measured = _print_throughput, throughput(names, **settings)
+        print("\n" + THROUGHPUT.format("model", "parameters", "10⁹ MACs", "a second", "beside ViT-S/16", "MB"))
     else:
         show, measured = _print_result, bench(workloads, peers=options.against != "none", **settings)
     results = []
@@ -688,6 +769,16 @@ def _print_result(result) -> None:
         for name in result.peers:
             pairs, ratio = result.undisturbed(name)
             print(f"tinyvit / {name} in the {pairs} undisturbed pairs" + (f": {ratio:.2f}" if pairs else ""))
+
+
+THROUGHPUT = "{:42} {:>13} {:>9} {:>9} {:>16} {:>7}"
+
+
+def _print_throughput(row) -> None:
+    memory = row.result.ours.peak_mb
+    cells = row.name, f"{row.parameters:,}", f"{row.macs / 1e9:.2f}", f"{row.per_second:.2f}", f"{row.relative:.2f}"
+    others = "  (others used the machine)" if row.result.disturbed else ""
+    print(THROUGHPUT.format(*cells, "?" if memory is None else f"{memory:.0f}") + others, flush=True)
 
 
 def _print_growth(growth) -> None:

@@ -303,6 +303,28 @@ def lines(
 
 
 @_styled
+def run_lines(curves: Mapping[str, tuple[Sequence[float], np.ndarray]], *, x: str, y: str, log: str = "") -> Figure:
+    """Several runs at each of some places: a dot for each run, a line through their means.
+
+    curves: what is drawn -> (xs, values), values of shape (places, runs); x, y, log as for ``lines``.
+    """
+    figure, axes = _one(None, 5.6, 3.0 + 0.2 * math.ceil(len(curves) / 2))
+    for index, (name, (xs, values)) in enumerate(curves.items()):
+        colour, values = COLOURS[index % len(COLOURS)], np.asarray(values)
+        axes.plot(xs, values.mean(axis=1), color=colour, label=name)
+        axes.plot(xs, values, "o", color=colour, markersize=3, alpha=0.5, markeredgewidth=0)
+    axes.set_xscale("log" if "x" in log else "linear")
+    axes.set_yscale("log" if "y" in log else "linear")
+    if len(xs) <= 8:  # the places that were measured, and no others
+        axes.set_xticks(xs, [f"{place:g}" for place in xs])
+        axes.minorticks_off()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
 def heads_by_depth(
     heads: Sequence[Sequence[float]],
     *,
@@ -327,6 +349,31 @@ def heads_by_depth(
     axes.set_ylim(0, 1.08 * max(*(marks or {}).values(), *(max(numbers) for numbers in heads), 0))
     axes.grid(axis="y")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
+def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str) -> Figure:
+    """Runs as dots, a line of them for each row and a colour for each column of a table; ticks are the means.
+
+    rows: row -> column -> values; columns that a row lacks are left out; x: what the values are.
+    """
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 2))
+    for index, column in enumerate(columns):
+        colour, shift = COLOURS[index % len(COLOURS)], 0.7 * ((index + 0.5) / len(columns) - 0.5)
+        found = [(place + shift, row[column]) for place, row in enumerate(rows.values()) if column in row]
+        places = np.concatenate([np.full(len(values), place) for place, values in found])
+        axes.plot(np.concatenate([values for _, values in found]), places, "o", color=colour, markersize=4.5,
+                  alpha=0.6, markeredgewidth=0, label=column)  # fmt: skip
+        axes.plot([np.mean(values) for _, values in found], [place for place, _ in found], "|", color=colour,
+                  markersize=10, markeredgewidth=2)  # fmt: skip
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(x)
+    axes.grid(axis="x")
+    if len(columns) > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
@@ -390,9 +437,9 @@ def loss_surface(
 ) -> Figure:
     """A plane through the loss as a landscape, in perspective.
 
-    losses: (A, B), coordinates: the A and the B steps, labels: what these are; z: what the height is, with its unit;
-    limit: where it is cut off, so that walls do not hide the valley; view: elevation and azimuth in degrees; axes: must
-    have a `3d` projection.
+    losses: (A, B), coordinates: the A and the B steps, labels: what these are, their unit in brackets; z: what the
+    height is, with its unit; limit: where it is cut off, so that walls do not hide the valley; view: elevation and
+    azimuth in degrees; axes: must have a `3d` projection.
     """
     if axes is None:
         axes = _figure(4.8, 4.0).add_subplot(projection="3d")
@@ -405,7 +452,10 @@ def loss_surface(
         vmin=np.nanmin(heights), vmax=ceiling,
     )  # fmt: skip
     axes.view_init(*view)
-    axes.set(xlabel=labels[0], ylabel=labels[1], zlabel=z)
+    across_says, up_says = (label.replace(" (", "\n(") for label in labels)  # in one line they would meet in the corner
+    axes.set_xlabel(across_says, fontsize=9.5, labelpad=10)
+    axes.set_ylabel(up_says, fontsize=9.5, labelpad=10)
+    axes.set_zlabel(z)
     axes.set_box_aspect((1, 1, 0.7), zoom=0.88)
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
         axes.locator_params(name, nbins=5)

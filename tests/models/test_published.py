@@ -21,11 +21,6 @@ from tinyvit.nn.weights import read_weights
 
 # rows of the families there are that tinyvit has no model for, and why
 LATER = {
-    **{
-        f"ResNetV2-{size}@224": "pre-activation: not built yet"
-        for d in (50, 101, 152)
-        for size in (f"{d}x1 (GN+WS)", f"{d}x2 (GN+WS, all widths x2)")
-    },
     "hrnet_w18@224": "a backbone of segmentation systems; not among the classifiers here",
     "hrnet_w48@224": "as hrnet_w18",
     "vit_relpos_base_patch16_224": "timm's own 2-D relative bias and layer scale, which the paper lacks",

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from references import (
     bert,
+    bit,
     cait,
     ceit,
+    convnext,
     deepvit,
     deit,
     densenet,
@@ -41,6 +43,8 @@ PAPERS = (
     simple_vit,
     resnet,
     resnest,
+    bit,
+    convnext,
     mixer,
     swin,
     video_swin,

@@ -27,6 +27,21 @@ def stage(match):
     return f"layers.{i // 2}{part}{rest}"
 
 
+def square(sides):
+    """The side of a patch. Raises ValueError for one that is not square."""
+    if len(set(sides)) > 1:
+        raise ValueError(f"patch_size {sides}")
+    return sides[0]
+
+
+class Cropping(Swin):
+    """Torchvision's leaves out pixels beyond the last whole patch, where ours surrounds them with zeros."""
+
+    def stages(self, images):
+        H, W = (n - n % self.config.patch_size for n in images.shape[1:3])
+        return super().stages(images[:, :H, :W])
+
+
 MODELS = {
     ("timm", "SwinTransformer"): Reference(
         Swin,
@@ -44,10 +59,10 @@ MODELS = {
         maps_last=r".*",
     ),
     ("torchvision", "SwinTransformer"): Reference(
-        Swin,
+        Cropping,
         SwinConfig,
         arguments={"stochastic_depth_prob": "drop_path_rate"},
-        values={"patch_size": lambda sides: sides[0]},
+        values={"patch_size": square},
         defaults={"img_size": lambda given: None},
         names={
             r"features\.0": "patch_embed",

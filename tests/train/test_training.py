@@ -203,6 +203,11 @@ def test_a_small_model_stays_on_one_thread():
         ("alexnet_digits", 8, 0.94),
         ("vgg_digits", 8, 0.94),
         ("resnest_digits", 5, 0.96),
+        ("resnext_digits", 5, 0.95),
+        ("resnet_d_digits", 5, 0.94),
+        ("resnetv2_digits", 5, 0.95),
+        ("bit_digits", 5, 0.95),
+        ("convnext_digits", 6, 0.94),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

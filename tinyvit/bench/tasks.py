@@ -10,7 +10,7 @@ from tinyvit.models.catalogue import create_model
 from tinyvit.models.nat import NeighbourhoodAttention
 from tinyvit.models.swin import SwinStage
 from tinyvit.models.volo import MapAttention
-from tinyvit.nn.describe import count_macs, input_shape
+from tinyvit.nn.describe import count_macs, example_inputs, input_shape
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.window import WindowAttention, attend_in_windows
 
@@ -51,6 +51,24 @@ class Images:
         """Multiply-accumulates of the forward pass of the whole batch."""
         model = self.blueprint()
         return count_macs(model, input_shape(model, self.batch))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A model of the catalogue, and a batch of what it takes: random images or clips, texts of the first two tokens."""
+
+    model: str
+    batch: int
+
+    def create(self):
+        """The model, with the same initial weights on every call."""
+        return create_model(self.model, rng=np.random.default_rng(0))
+
+    def data(self) -> list[np.ndarray]:
+        """An array for every argument."""
+        rng, shapes = np.random.default_rng(1), example_inputs(create_model(self.model), self.batch)
+        drawn = (rng.normal(size=x.shape) if x.dtype.kind == "f" else rng.integers(2, size=x.shape) for x in shapes)
+        return [x.astype(shape.dtype) for x, shape in zip(drawn, shapes, strict=True)]
 
 
 @dataclass(frozen=True)

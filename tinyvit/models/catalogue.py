@@ -10,8 +10,10 @@ import numpy as np
 from tinyvit.models import (
     alexnet,
     bert,
+    bit,
     cait,
     ceit,
+    convnext,
     deepvit,
     deit,
     densenet,
@@ -23,6 +25,8 @@ from tinyvit.models import (
     resnest,
     resnet,
     resnet_d,
+    resnet_x2,
+    resnetv2,
     resnext,
     sasa,
     simple_vit,
@@ -47,7 +51,11 @@ PAPERS = (
     simple_vit,
     resnet,
     resnet_d,
+    resnet_x2,
     resnext,
+    resnetv2,
+    bit,
+    convnext,
     mixer,
     swin,
     video_swin,
@@ -114,12 +122,6 @@ def counted() -> dict:
         rows |= {row.counted_as: (paper, row.config) for row in paper.PUBLISHED.values() if row.counted_as}
         rows |= {name: (paper, config) for name, config in paper.ALSO_COUNTED.items()}
     return rows
-
-
-def family_of(row: str) -> str:
-    """The group that a counted row belongs to."""
-    own = {variant.counted_as: variant.family for variant in published().values()}
-    return own.get(row) or counted()[row][0].PAPER.family
 
 
 def paper_of(name: str) -> Paper:

@@ -24,14 +24,10 @@ class Paper:
 
 @dataclass(frozen=True)
 class Published:
-    """A published variant: its config, and the name under which its parameters and MACs were counted, if they were.
-
-    family  the group of the counted row, if it is not the paper's
-    """
+    """A published variant: its config, and the name under which its parameters and MACs were counted, if they were."""
 
     config: object
     counted_as: str | None = None
-    family: str | None = None
 
 
 def one_of(allowed, **settings) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from functools import cache
 
-from tinyvit.models.catalogue import counted, family_of, published
+from tinyvit.models.catalogue import counted, published
 from tinyvit.models.config import pair
 from tinyvit.models.slides import FIGURES, Figure
 from tinyvit.nn.describe import count_macs, example_inputs
@@ -17,7 +17,7 @@ UNITS = {"M": 10**6, "G": 10**9}
 def count(name: str) -> dict:
     """One counted row: its name, family, resolution [H, W], params and macs (for one image, or one text)."""
     (H, W), params, macs = _numbers(name)
-    return {"name": name, "family": family_of(name), "resolution": [H, W], "params": params,
+    return {"name": name, "family": counted()[name][0].PAPER.family, "resolution": [H, W], "params": params,
             "macs": macs}  # fmt: skip
 
 

@@ -3,7 +3,8 @@
     y = F(x, {Wᵢ}) + x          (Eq. 1; with a projection Wₛx where the shape changes, Eq. 2)
 
 The layout "v1.5" of timm and torchvision: in the bottleneck the stride sits on the 3×3 convolution. Parameters have
-timm's names and shapes. What later papers changed (``resnext``, ``resnet_d``, ``wide_resnet``) are settings here.
+timm's names and shapes. What later papers changed (``resnext``, ``resnet_d``, ``wide_resnet``, ``resnet_x2``) are
+settings here.
 """
 
 from __future__ import annotations
@@ -197,26 +198,18 @@ def stem(config, *, rng):
     )  # fmt: skip
 
 
-# The paper's Table 1, its plain networks, and ResNets whose every width is doubled. -----------
+# The paper's Table 1, and its plain networks. ------------------------------------------------
 
 PAPER = Paper("Deep Residual Learning for Image Recognition", "He et al.", 2016, "1512.03385", family="resnet")
 
-DOUBLED = {"stem_width": 128, "channels": (128, 256, 512, 1024)}  # as others compare them with transformers
-
 PUBLISHED = {
-    "resnet18":    Published(ResNetConfig(block="basic", layers=(2, 2, 2, 2)),  "ResNet-18@224"),
-    "resnet34":    Published(ResNetConfig(block="basic", layers=(3, 4, 6, 3)),  "ResNet-34@224"),
-    "resnet50":    Published(ResNetConfig(layers=(3, 4, 6, 3)),                 "ResNet-50@224"),
-    "resnet101":   Published(ResNetConfig(layers=(3, 4, 23, 3)),                "ResNet-101@224"),
-    "resnet152":   Published(ResNetConfig(layers=(3, 8, 36, 3)),                "ResNet-152@224"),
-    "plain18":     Published(ResNetConfig(block="basic", layers=(2, 2, 2, 2), residual=False)),
-    "plain34":     Published(ResNetConfig(block="basic", layers=(3, 4, 6, 3), residual=False)),
-    "resnet50x2":  Published(ResNetConfig(layers=(3, 4, 6, 3),  **DOUBLED), "ResNet-50x2 (v1, BN, all widths x2)@224",
-                             family="resnet-x2"),
-    "resnet101x2": Published(ResNetConfig(layers=(3, 4, 23, 3), **DOUBLED), "ResNet-101x2 (v1, BN, all widths x2)@224",
-                             family="resnet-x2"),
-    "resnet152x2": Published(ResNetConfig(layers=(3, 8, 36, 3), **DOUBLED), "ResNet-152x2 (v1, BN, all widths x2)@224",
-                             family="resnet-x2"),
+    "resnet18":  Published(ResNetConfig(block="basic", layers=(2, 2, 2, 2)),  "ResNet-18@224"),
+    "resnet34":  Published(ResNetConfig(block="basic", layers=(3, 4, 6, 3)),  "ResNet-34@224"),
+    "resnet50":  Published(ResNetConfig(layers=(3, 4, 6, 3)),                 "ResNet-50@224"),
+    "resnet101": Published(ResNetConfig(layers=(3, 4, 23, 3)),                "ResNet-101@224"),
+    "resnet152": Published(ResNetConfig(layers=(3, 8, 36, 3)),                "ResNet-152@224"),
+    "plain18":   Published(ResNetConfig(block="basic", layers=(2, 2, 2, 2), residual=False)),
+    "plain34":   Published(ResNetConfig(block="basic", layers=(3, 4, 6, 3), residual=False)),
 }  # fmt: skip
 
 # Counted once more by those who rebuilt them to make them wider.

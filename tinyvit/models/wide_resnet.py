@@ -1,8 +1,7 @@
 """Wide ResNet: "Wide Residual Networks" (Zagoruyko & Komodakis 2016, arXiv 1605.07146).
 
 Width instead of depth. The paper's ImageNet network WRN-50-2-bottleneck (Table 8) doubles what is inside the
-bottlenecks; what goes from block to block stays as it is. (``resnet50x2`` is another network: there every width is
-doubled.)
+bottlenecks; what goes from block to block stays as it is. (``resnet_x2`` has networks whose every width is doubled.)
 """
 
 from __future__ import annotations

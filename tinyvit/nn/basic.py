@@ -14,6 +14,7 @@ from tinyvit.equations.normalize import (
     batch_norm,
     batch_norm_inference,
     batch_statistics,
+    group_norm,
     layer_norm,
 )
 from tinyvit.nn.init import fan_in_uniform, full, kaiming_normal, ones, trunc_normal, zeros
@@ -36,8 +37,8 @@ class Linear(Module):
 class Conv2d(Module):
     """Convolution with a bias of its own or none.   (B, H, W, C) -> (B, H', W', O)
 
-    init: "fan_in" (PyTorch's default), "kaiming" (normal, fan out: ResNets) or "kaiming_in" (fan in: DenseNets), whose
-    biases are zero.
+    init: "fan_in" (PyTorch's default), "kaiming" (normal, fan out: ResNets), "kaiming_in" (fan in: DenseNets), "normal"
+    (σ 0.02: ConvNeXt) or "zeros" (BiT's head); the biases of all but the first are zero.
     """
 
     axes = 2  # of a map
@@ -47,7 +48,7 @@ class Conv2d(Module):
         size = (kernel_size,) * self.axes if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_chans, in_chans // groups, *size)
         weights = {"fan_in": fan_in_uniform, "kaiming": partial(kaiming_normal, groups=groups),
-                   "kaiming_in": partial(kaiming_normal, fan="in")}  # fmt: skip
+                   "kaiming_in": partial(kaiming_normal, fan="in"), "normal": trunc_normal, "zeros": zeros}  # fmt: skip
         self.weight = Parameter(weights[init](shape, rng=rng))
         biases = partial(fan_in_uniform, fan_in=math.prod(shape[1:])) if init == "fan_in" else zeros
         self.bias = Parameter(biases((out_chans,), rng=rng)) if bias else None
@@ -81,6 +82,19 @@ class LayerNorm(Module):
 
     def forward(self, x):
         return layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class GroupNorm(Module):
+    """Normalise every image over its places and a group of its channels.   (B, ..., C) -> (B, ..., C)"""
+
+    def __init__(self, dim: int, num_groups: int, *, eps: float = 1e-5, rng):
+        if num_groups < 1 or dim % num_groups:
+            raise ValueError(f"num_groups: {dim} channels cannot be shared out evenly among {num_groups} groups")
+        self.weight, self.bias = Parameter(ones((dim,), rng=rng)), Parameter(zeros((dim,), rng=rng))
+        self.num_groups, self.eps = num_groups, eps
+
+    def forward(self, x):
+        return group_norm(x, self.weight, self.bias, groups=self.num_groups, eps=self.eps)
 
 
 class BatchNorm(Module):

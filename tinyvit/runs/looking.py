@@ -95,7 +95,7 @@ def sharpness(model: Module, batch: tuple, *, matrix: str = "hessian", tol: floa
 def draw_spectrum(found: dict, path: Path) -> Path:
     """The spectral density of a report, as PNG, SVG and PDF with its numbers beside it."""
     density = Density(*(np.array(found["density"][key]) for key in ("nodes", "weights")))
-    name = f"{found['protocol']['matrix']}, loss {found['loss']:.3g}"
+    name = f"{found['protocol']['matrix'].capitalize()}, loss {found['loss']:.3g}"
     figure = plots.hessian_spectrum({name: smoothed(density, linear=1.0)}, {name: found["lambda_max"]})
     return plots.save(figure, path, found, also=VECTORS)
 
@@ -146,9 +146,13 @@ def walk(model: Module, batch: tuple, where: Slice, out: Path, *, progress: bool
     name, file = "points" if progress else None, out / "landscape_points.json"
     axes = [where.steps] * len(where.directions)
     losses = landscape(OBJECTIVE, model, batch, where.directions, axes, progress=name, file=file, **options)
+    finite = np.isfinite(losses)
+    if not finite.any():
+        raise ValueError("the loss is not a finite number anywhere on the slice")
     protocol = Surface(OBJECTIVE, model, batch, **options).protocol("loss")
     found = {"directions": where.named, "labels": where.labels, "steps": where.steps.tolist(),
-             "losses": losses.tolist(), "lowest": float(np.nanmin(losses)), "highest": float(np.nanmax(losses)),
+             "losses": np.where(finite, losses, None).tolist(),  # JSON has no infinity
+             "lowest": float(losses[finite].min()), "highest": float(losses[finite].max()),
              "loss": protocol.loss, "n_params": protocol.n_params, "protocol": asdict(protocol)}  # fmt: skip
     return found | {"figures": [str(path) for path in _drawn(losses, where, found, out)]}
 
@@ -159,5 +163,5 @@ def _drawn(losses: np.ndarray, where: Slice, found: dict, out: Path) -> list[Pat
     else:
         axes = [where.steps, where.steps]
         pictures = {"landscape": plots.loss_contours(losses, axes, labels=where.labels),
-                    "landscape_surface": plots.loss_surface(losses, axes)}  # fmt: skip
+                    "landscape_surface": plots.loss_surface(losses, axes, labels=where.labels)}  # fmt: skip
     return [plots.save(figure, out / f"{name}.png", found, also=VECTORS) for name, figure in pictures.items()]

@@ -36,9 +36,10 @@ OPTIMISERS = {"adamw": AdamW, "adam": Adam, "sgd": lambda model, **rest: SGD(mod
               "rmsprop": RMSprop}  # fmt: skip
 
 
-def initial_model(config: RunConfig, task: Task) -> Module:
-    """The model before the first step."""
-    changes = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+def initial_model(config: RunConfig, task: Task, **changes) -> Module:
+    """The model before the first step; ``changes`` are of its config."""
+    if config.drop_path:
+        changes["drop_path_rate"] = config.drop_path
     model = model_for(config.model, task, rng=np.random.default_rng(config.seed), **changes)
     model.astype(np.dtype(config.dtype))
     if config.weights:
