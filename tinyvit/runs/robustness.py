@@ -47,6 +47,8 @@ from tinyvit.train import predict
 
 HIDDEN = (0.125, 0.25, 0.5, 0.75)  # of all cells
 PATCHES = (0.1, 0.25)  # of the image's area
+PATCH_STEPS = 50  # of ascent
+CUES = 1000  # images whose shape and texture disagree
 VECTORS = ("svg", "pdf")  # every figure is written as these too
 
 
@@ -189,7 +191,8 @@ def _patches(model, validation, test, rng) -> dict:
     found = {}
     for share in PATCHES:
         side = max(1, round(images.shape[1] * math.sqrt(share)))
-        trained = adversarial_patch(_loss(model, validation.labels), validation.images, side, rng=rng)
+        trained = adversarial_patch(_loss(model, validation.labels), validation.images, side, rng=rng,
+                                    steps=PATCH_STEPS)  # fmt: skip
         noise = rng.uniform(size=trained.shape).astype(images.dtype)
         places = random_places(images, side, rng)
         found[f"{share:.0%}"] = {name: _accuracy(model, pasted(images, patch, places), labels)
@@ -223,7 +226,7 @@ def _segments(model, test) -> dict | None:
 
 def _shape_bias(model, test, rng) -> float:
     """Of images whose shape and texture disagree, how many of those called by either are called by their shape."""
-    images, shapes, textures = texture_shape(1000, rng=rng, size=test.images.shape[1], agreement=0.0)
+    images, shapes, textures = texture_shape(CUES, rng=rng, size=test.images.shape[1], agreement=0.0)
     return shape_bias(to_numpy(predict(model, images)).argmax(-1), shapes, textures)
 
 
