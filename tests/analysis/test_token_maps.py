@@ -14,6 +14,8 @@ from tinyvit.models.sasa import SASAConfig, SASAResNet
 from tinyvit.models.swin import Swin, SwinConfig
 from tinyvit.models.t2t_vit import T2TViT, T2TViTConfig
 from tinyvit.models.volo import VOLO, VOLOConfig
+from tinyvit.nn.describe import input_shape
+from tinyvit.nn.module import Module
 
 SWIN = SwinConfig(img_size=None, patch_size=2, num_classes=3, embed_dim=6, depths=(2, 2), num_heads=(2, 3),
                   window_size=4, mlp_ratio=1)  # fmt: skip
@@ -220,6 +222,31 @@ def test_a_rollout_through_layers_with_different_tokens(name, rng):
     flow = rollout(maps)
     np.testing.assert_allclose(flow, composed(name, maps), rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(flow.sum(axis=-1), 1, rtol=1e-12)
+
+
+def test_a_hierarchy_below_another_model_composes_as_it_does_alone(rng):
+    """A backbone gives its stages, several maps, to what stands on it."""
+
+    class Backbone(Module):
+        def __init__(self, below):
+            self.below = below
+
+        def forward(self, images):
+            return self.below(images)
+
+    model, images = restless("swin", rng)
+    alone = rollout(attention_maps(model, images))
+    model.forward = model.stages
+    assert np.array_equal(rollout(attention_maps(Backbone(model), images)), alone)
+
+
+def test_frames_are_not_merged_where_only_rows_and_columns_are(rng):
+    model = create_model("video_swin_moving", rng=rng)
+    maps = attention_maps(model, rng.normal(size=input_shape(model, 2)).astype(np.float32))
+    a, frames = halves(maps), 4
+    flow = (a[1] @ a[0]).reshape(2, frames, 16, 64)
+    merged = np.stack([mean_of_blocks(flow[:, t], (4, 4), (2, 2)) for t in range(frames)], axis=1)
+    np.testing.assert_allclose(rollout(maps), a[3] @ a[2] @ merged.reshape(2, 16, 64), rtol=1e-4, atol=1e-7)
 
 
 def test_layers_that_are_chosen_compose_too(rng):

@@ -147,7 +147,7 @@ class SwinStage(Module):
 class Swin(Module):
     """Swin transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
 
-    block, merges = SwinBlock, (2, 2)
+    block, neighbours = SwinBlock, (2, 2)
 
     def __init__(self, config: SwinConfig, *, rng):
         c = self.config = config
@@ -157,7 +157,7 @@ class Swin(Module):
         for i, (depth, heads) in enumerate(zip(c.depths, c.num_heads, strict=True)):
             downsample = Identity()
             if i:
-                downsample, dim = PatchMerging(dim, self.merges, rng=rng), 2 * dim
+                downsample, dim = PatchMerging(dim, self.neighbours, rng=rng), 2 * dim
                 size = size and tuple(math.ceil(n / 2) for n in size)
             window = tuple(map(min, pair(c.window_size), size)) if size else pair(c.window_size)
             self.layers.append(SwinStage(dim, heads, rates[:depth], downsample=downsample, block=self.block,

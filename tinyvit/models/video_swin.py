@@ -55,7 +55,7 @@ class VideoSwinBlock(SwinBlock):
 class VideoSwin(Swin):
     """Video Swin transformer.   clips (B, T, H, W, C) -> logits (B, num_classes)"""
 
-    block, merges = VideoSwinBlock, (1, 2, 2)
+    block, neighbours = VideoSwinBlock, (1, 2, 2)
 
     def known_size(self):
         return None
