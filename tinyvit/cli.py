@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sweep.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and sweep.json")
     sweep.add_argument("--seeds", type=_seed, nargs="+", default=[0, 1, 2], metavar="N", help="default 0 1 2")
-    sweep.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,VALUE…", help="settings to vary")
+    sweep.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,VALUE…",
+                       help="a setting to vary, once for each; what stays the same is a flag: --epochs 5")  # fmt: skip
     _add_jobs(sweep)
     _add_settings(sweep, {}, without=("seed",))
     sweep.set_defaults(run=_sweep)
@@ -355,6 +356,10 @@ def _finetune(options) -> int:
     from tinyvit.runs import config_of_run
 
     source = Path(options.source)
+    if not source.exists():
+        raise ValueError(
+            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
+        )
     given = {"recipe": "finetune", "weights": str(source)}
     if source.is_dir():
         run = config_of_run(source)

@@ -111,6 +111,10 @@ def model_and_task(source, *, data: str | None = None, name: str | None = None, 
         config = config_of_run(source)
         model = model_of_run(source)
         return model, find_task(data or config.data, seed=config.seed, size=config.img_size)
+    if not Path(source).exists():
+        raise ValueError(
+            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
+        )
     if name is None:
         raise ValueError(f"model: {source} is a file; which model is it of? `tinyvit weights inspect` tells")
     task = find_task(data or "digits", seed=seed)
