@@ -105,7 +105,7 @@ def _cut(x, starts, lengths):
 BLOCK = 1 << 20  # numbers that a block of windows has; what is used again soon is still in the cache
 ON_DEVICE = 1 << 27  # there, a call is dear, and the caches are not ours to mind
 SHARES = 8  # partial sums of a filter's gradient, whatever the number of threads: it must not change the bits
-WORTH = 1 << 27  # multiplications that are worth starting a thread for: a few milliseconds of them
+WORTH = 1 << 24  # NumPy's own multiply-adds that are worth starting a thread for: a few milliseconds of them
 
 
 def _sums(windows, way, bias=None):
@@ -159,16 +159,17 @@ class Products:
     """A window is a row of a matrix, a filter a column of another, for every group of channels.
 
     filters   (groups, area·c, o) for weights (groups·o, c, *size)
-    outputs   how many channels come out · numbers: that a window has · cost: multiplications for an output
+    outputs   how many channels come out · numbers: that a window has
+    cost      multiply-adds for an output that BLAS does not do, on threads of its own: none
     """
 
     def __init__(self, weight, groups: int):
         self.outputs, self.c, *self.size = weight.shape
         self.groups, self.o = groups, self.outputs // max(groups, 1)
-        self.cost = self.c * math.prod(self.size)
-        self.numbers = groups * self.cost
+        self.row = self.c * math.prod(self.size)
+        self.numbers, self.cost = groups * self.row, 0
         shared = np.moveaxis(np.reshape(weight, (groups, self.o, self.c, *self.size)), (1, 2), (-1, -2))
-        self.filters = np.reshape(shared, (groups, self.cost, self.o))
+        self.filters = np.reshape(shared, (groups, self.row, self.o))
 
     def sums(self, windows, out) -> None:
         """Write the outputs of some windows."""
@@ -188,7 +189,7 @@ class Products:
         n = len(self.size)
         at = windows.shape[: n + 1]
         shared = np.moveaxis(np.reshape(windows, (*at, self.groups, self.c, *self.size)), (n + 1, n + 2), (0, -1))
-        return np.reshape(shared, (self.groups, math.prod(at), self.cost))
+        return np.reshape(shared, (self.groups, math.prod(at), self.row))
 
     def per_group(self, y):
         """(b, *places, O) -> (groups, b·places, o), a view where y is in one piece"""
@@ -208,7 +209,7 @@ class Taps:
     def __init__(self, weight, step: int):
         self.outputs, _, *self.size = weight.shape
         self.numbers = 2 * self.outputs  # what comes in and what goes out; windows are only views
-        self.cost = 8 * math.prod(self.size)  # a product of matrices multiplies so much faster
+        self.cost = math.prod(self.size)
         self.filters = np.moveaxis(weight[:, 0], 0, -1)
         self.outer = len(self.size) + (step > 1)  # axes of batch and places that are not within a vector
         self.at, self.taps = "bthw"[: self.outer], "klm"[: len(self.size)]
