@@ -20,7 +20,7 @@ from tinyvit.results.experiment import Experiment, Trial
 from tinyvit.results.table import Table
 from tinyvit.runs.config import known
 
-EXPERIMENTS = ("inductive_bias", "positions", "convergence")
+EXPERIMENTS = ("inductive_bias", "positions", "convergence", "degradation")
 
 
 @dataclass(frozen=True)
