@@ -39,11 +39,16 @@ class Trial:
 
 def measured(trial: Trial, seed: int) -> dict[str, dict]:
     """Train as a trial says and score the result.   -> {reading: numbers}; an ordinary run has one reading, ``""``"""
+    model, task, losses = fitted(trial, seed)
+    return {"": scores(model, task) | {"curve": thinned(losses)}}
+
+
+def fitted(trial: Trial, seed: int) -> tuple[Module, Task, list[float]]:
+    """The model that a trial's run ends with, what it learned, and the loss of every update."""
     config = trial.config(seed)
     task = find_task(config.data, seed=seed, size=config.img_size, train_size=config.train_size)
     model = initial_model(config, task, **trial.model)
-    losses = trained(model, config, task)
-    return {"": scores(model, task) | {"curve": thinned(losses)}}
+    return model, task, trained(model, config, task)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tinyvit.results.table import Table
 from tinyvit.runs.config import known
 
 EXPERIMENTS = ("inductive_bias", "distillation", "sharpness", "positions", "depth", "pretraining", "noisy_student",
-               "convergence")  # fmt: skip
+               "convergence", "degradation")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,10 @@ class Table:
 
 
 class Difference:
-    """How much better one cell is than another, in points, seed by seed (each seed has its split and its start)."""
+    """How much more one cell has than another, in points, seed by seed (each seed has its split and its start)."""
 
-    def __init__(self, table: Table, one: tuple, other: tuple):
-        self.points = 100 * (table.values(*one) - table.values(*other))
+    def __init__(self, table: Table, one: tuple, other: tuple, name: str = "test_accuracy"):
+        self.points = 100 * (table.values(*one, name) - table.values(*other, name))
         self.mean = float(self.points.mean())
         self.std = float(self.points.std(ddof=1)) if len(self.points) > 1 else 0.0
 
