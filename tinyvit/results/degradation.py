@@ -2,7 +2,8 @@
 
 The paper's networks for small images (Sec. 4.2): 6n + 2 layers, three stages of n basic blocks, here half as wide;
 "plain" is the same without shortcuts. What tells is the *training* error: a network that only overfitted would have
-little of it.
+little of it. Digits are few and easy: in three times the updates, 32 plain layers fit them too (0.3 % in one run). So
+what is shown here is how slowly they learn, which is what the paper suspects behind its own finding (Sec. 4.1).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tinyvit.train import evaluate
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 20, "depths": (8, 20)},
     "usual": {"seeds": (0, 1, 2), "updates": 200, "depths": (8, 20, 32)},
-    "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2000, "depths": (8, 20, 32, 44)},
+    "full": {"seeds": (0, 1, 2, 3, 4), "updates": 600, "depths": (8, 20, 32, 44, 56)},
 }
 PLAIN, RESIDUAL = "plain", "residual"
 IMAGES = 1297
