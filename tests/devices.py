@@ -14,7 +14,7 @@ from examples import ROWS
 
 import tinyvit as tv
 from tinyvit import Tensor, capture, create_model, gradients
-from tinyvit.analysis import attention_maps, curvature
+from tinyvit.analysis import attention_maps, curvature, gauss_newton, landscape, random_direction
 from tinyvit.analysis.attention_as_convolution import AttentionConv
 from tinyvit.autodiff.check import Case
 from tinyvit.autodiff.op import REGISTRY
@@ -273,6 +273,13 @@ def helpers_differ(place: Place, name: str) -> float:
     expected, found = (curvature(objective, model, (images, targets[0])).matvec(v) for model in (host, away))
     assert isinstance(found, np.ndarray), "the curvature's products are arrays of the host"
     compared.numbers("the Hessian's product", found, expected)
+    if isinstance(raw(host(images)), np.ndarray):  # not a pair of outputs
+        expected, found = (gauss_newton(objective, model, (images, targets[0])) @ v for model in (host, away))
+        compared.numbers("the Gauss–Newton product", found, expected)
+    along = random_direction(host, rng=np.random.default_rng(7))
+    expected, found = (landscape(objective, model, (images, targets[0]), [along], [[0, 0.1]], dtype=np.float64)
+                       for model in (host, away))  # fmt: skip
+    compared.numbers("the landscape", found, expected)
     return compared.worst
 
 

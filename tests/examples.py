@@ -285,15 +285,29 @@ EXAMPLES = {
         call(normal(2, 7, 6, 4), normal(6, 2, 3, 2), normal(6), stride=(2, 1), padding=(1, 2), groups=2),
         call(normal(2, 9, 8, 3), normal(3, 1, 3, 2), stride=2, padding=2, dilation=(2, 3), groups=3),
         call(normal(3, 5, 6, 2), normal(4, 2, 2, 3), padding=((0, 1), (2, 1))),
+        call(normal(2, 4, 5, 3), normal(7, 3, 1, 1), normal(7)),  # of every place by itself
+        call(normal(2, 5, 4, 3), normal(7, 3, 1, 1), stride=(2, 3)),
+        call(normal(2, 7, 9, 3), normal(4, 3, 2, 3), stride=(2, 3)),  # patches, and a row that no patch holds
+        call(normal(2, 9, 11, 3), normal(4, 3, 2, 2), stride=(3, 4), padding=1),  # places that no filter meets
+        call(normal(2, 5, 6, 3), normal(3, 1, 3, 2), normal(3), padding=(1, 2), groups=3),  # a filter per channel
+        call(normal(2, 7, 8, 3), normal(3, 1, 4, 3), normal(3), stride=(3, 1), padding=((0, 3), (2, 0)), groups=3),
+        call(normal(2, 5, 6, 2), normal(6, 1, 2, 3), stride=2, padding=1, groups=2),  # three filters per channel
+        call(normal(2, 2, 4, 3), normal(3, 1, 2, 1), padding=3, groups=3),  # a border wider than the filter
+        call(normal(2, 9, 8, 2), normal(4, 2, 3, 2), stride=(4, 2), padding=(3, 2), dilation=(2, 4)),  # common divisors
+        call(normal(2, 3, 2, 2), normal(2, 1, 3, 3), stride=2, padding=((5, 1), (0, 6)), dilation=3, groups=2),
     ],
     "conv1d": [
         call(normal(2, 7, 3), normal(4, 3, 2), normal(4)),
         call(normal(2, 9, 4), normal(6, 2, 3), stride=2, padding=(2,), dilation=2, groups=2),
+        call(normal(2, 7, 4), normal(4, 1, 3), normal(4), padding=1, groups=4),
+        call(normal(2, 7, 4), normal(4, 1, 3), stride=2, padding=2, groups=4),
     ],
     "conv3d": [
         call(normal(2, 3, 5, 4, 2), normal(3, 2, 2, 3, 1), normal(3)),
         call(normal(2, 4, 6, 5, 4), normal(6, 2, 3, 2, 2), normal(6), stride=(1, 2, 1), padding=(1, 0, 2),
              dilation=(1, 2, 1), groups=2),
+        call(normal(2, 3, 5, 4, 2), normal(2, 1, 2, 3, 2), stride=(2, 1, 1), padding=(1, 0, 1), groups=2),
+        call(normal(2, 3, 5, 4, 2), normal(2, 1, 2, 3, 2), stride=(1, 1, 2), groups=2),
     ],
     "conv_transpose2d": [
         call(normal(2, 4, 5, 3), normal(3, 4, 2, 3), normal(4)),

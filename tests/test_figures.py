@@ -45,6 +45,30 @@ def test_shifted_windows_step_by_step():
             assert numbers["mask"][w, query, key] == (-100 if wanted < 0 else 0)
 
 
+def test_fitted_heads_stay_above_the_bound():
+    figure, numbers = FIGURES["necessary_heads"]()
+    (axes,) = figure.axes
+    for line, (_, errors), (_, bounds) in zip(axes.lines, numbers["found"].values(), numbers["bounds"].values(),
+                                              strict=False):  # fmt: skip
+        np.testing.assert_array_equal(line.get_ydata(), errors)
+        assert np.all(errors >= bounds - 1e-9)
+        assert errors[-1] < 1e-4, "nine heads are enough"
+        assert errors[0] > 0.5
+
+
+def test_receptive_fields_end_where_the_architecture_ends_them():
+    figure, fields = FIGURES["receptive_fields"]()
+    assert [axes.get_title() for axes in figure.axes] == list(fields)
+    reached = {title: int((field > 0).sum()) for title, field in fields.items()}
+    assert reached["ViT, block 1"] == reached["ViT, block 3"] == 32 * 32
+    assert reached["ResNet"] == 7 * 7, "three convolutions of 3×3"
+    assert reached["Swin, block 1"] == 4 * 4, "a window of 2×2 patches"
+    assert reached["Swin, block 2"] > reached["Swin, block 1"]
+    for axes, field in zip(figure.axes, fields.values(), strict=True):
+        shown = axes.images[0].get_array()
+        np.testing.assert_allclose(10 ** (-3 * shown), np.maximum(field, 1e-3), rtol=1e-6)
+
+
 def test_patch_merging_step_by_step():
     figure, numbers = FIGURES["swin_patch_merging"]()
     before, apart, together, after, *_ = figure.axes

@@ -107,8 +107,28 @@ def class_flow(model: Module, images) -> np.ndarray:
         flow = rollout(attention_maps(model, images))[0]
     except ValueError as error:
         raise ValueError(f"attention: this model has none that can be followed ({error})") from error
-    side = math.isqrt(flow.shape[1])
-    prefix = flow.shape[1] - side * side
+    return looked_at(model, flow)
+
+
+def looked_at(model: Module, maps: np.ndarray, at: tuple[float, float] | None = None) -> np.ndarray:
+    """What the head, or one place, takes of every place, in the mean over what the head reads.
+
+    maps (..., N, N₀), of a layer or a rollout, at: a place as shares of the image's height and width
+    -> (..., gh, gw)
+
+    The head reads the class token, or the mean of all. Tokens must lie on a square behind those that are no patches.
+    """
+    (prefix, side), (_, width) = squares(maps.shape[-2]), squares(maps.shape[-1])
     pooled = not prefix or getattr(model.config, "global_pool", "token") == "avg"
-    read = flow[prefix:].mean(axis=0) if pooled else flow[getattr(model, "class_place", 0)]
-    return read[prefix:].reshape(side, side)
+    if at is not None:
+        row, column = (min(int(share * side), side - 1) for share in at)
+        read = maps[..., prefix + row * side + column, :]
+    else:
+        read = maps[..., prefix:, :].mean(axis=-2) if pooled else maps[..., getattr(model, "class_place", 0), :]
+    return read[..., -width * width :].reshape(*maps.shape[:-2], width, width)
+
+
+def squares(tokens: int) -> tuple[int, int]:
+    """How many of the tokens are no patches, and the side of the square of those that are."""
+    side = math.isqrt(tokens)
+    return tokens - side * side, side

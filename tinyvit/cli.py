@@ -47,6 +47,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(train, {})
     train.set_defaults(run=_train)
 
+    sweep = commands.add_parser(
+        "sweep", help="train every combination of settings over seeds; called again, it goes on"
+    )
+    sweep.add_argument("--out", required=True, metavar="DIR", help="folder for the runs and sweep.json")
+    sweep.add_argument("--seeds", type=_seed, nargs="+", default=[0, 1, 2], metavar="N", help="default 0 1 2")
+    sweep.add_argument("--set", action="append", default=[], metavar="NAME=VALUE,VALUE…",
+                       help="a setting to vary, once for each; what stays the same is a flag: --epochs 5")  # fmt: skip
+    _add_jobs(sweep)
+    _add_settings(sweep, {}, without=("seed",))
+    sweep.set_defaults(run=_sweep)
+
+    results = commands.add_parser("results", help="what slides claim, tried in small: runs, table, figure")
+    results.add_argument("names", nargs="*", metavar="NAME", help="which, or all; without one they are listed")
+    size = results.add_mutually_exclusive_group()
+    size.add_argument("--fast", dest="size", action="store_const", const="fast", help="only to see that it works")
+    size.add_argument(
+        "--full", dest="size", action="store_const", const="full", help="more seeds, longer runs: a night"
+    )
+    results.add_argument("--seeds", type=_seed, nargs="+", metavar="N", help="others than the experiment's own")
+    results.add_argument("--out", default="figures", metavar="DIR", help="folder for caches, tables, figures")
+    _add_jobs(results)
+    results.set_defaults(run=_results, size="usual")
+
     finetune = commands.add_parser("finetune", help="train on from a run's weights: other data, larger images")
     finetune.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
     _add_run(finetune, {"recipe": "finetune"})
@@ -66,6 +89,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--draws", type=_count, default=5, metavar="N", help="how often they are drawn (default 5)")
     probe.set_defaults(run=_probe)
+
+    sharpness = commands.add_parser("sharpness", help="how sharp a trained model's loss is: eigenvalues, trace, SAM's")
+    _add_around(sharpness)
+    _add_sharpness(sharpness)
+
+    landscape = commands.add_parser("landscape", help="the loss around a trained model's weights, in figures")
+    _add_around(landscape)
+    _add_landscape(landscape)
+
+    attention = commands.add_parser("attention", help="where a trained model looks: maps over images, and numbers")
+    _add_trained(attention)
+    _add_attention(attention)
+
+    robustness = commands.add_parser("robustness", help="what is left of a trained model's accuracy on harder images")
+    _add_trained(robustness)
+    _add_robustness(robustness)
 
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
     models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
@@ -122,15 +161,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser, differing: dict) -> None:
     """A flag for every setting of a run, and those that change nothing in its result."""
-    from dataclasses import fields
-
-    from tinyvit.runs.config import RECIPES, RunConfig
-
     parser.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
     parser.add_argument("--threads", type=_count, metavar="N", help="threads for micro-batches (default all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar and no lines, only the result")
+    _add_settings(parser, differing)
+
+
+def _add_settings(parser, differing: dict, without: tuple[str, ...] = ()) -> None:
+    from dataclasses import fields
+
+    from tinyvit.runs.config import RECIPES, RunConfig
+
     for f in fields(RunConfig):
+        if f.name in without:
+            continue
         kind, default = type(f.default), differing.get(f.name, f.default)
         how: dict = {"type": kind, "metavar": {int: "N", float: "X"}.get(kind, f.name.upper())}
         if kind is bool:
@@ -141,13 +186,74 @@ def _add_run(parser, differing: dict) -> None:
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
 
 
+def _add_jobs(parser) -> None:
+    parser.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="processes; several need joblib (default 1)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per run, only the result")
+
+
 def _add_trained(parser) -> None:
     """Which trained model, and which data."""
-    parser.add_argument("source", metavar="RUN|FILE", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("source", metavar="RUN|FILE", nargs="?", help="a run's folder; or a weight file, with --model")
+    parser.add_argument("--weights", metavar="FILE", dest="file", help="the weight file, as an option")
     parser.add_argument("--model", metavar="NAME", help="the model that a weight file is of")
     parser.add_argument("--data", metavar="NAME", help="other data than the run's, see `tinyvit train --help`")
     parser.add_argument("--seed", type=_seed, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_around(parser) -> None:
+    """Which trained model, and on which images its loss is looked at."""
+    _add_trained(parser)
+    parser.add_argument("--images", type=_count, default=500, metavar="N", help="training images (default 500)")
+    parser.add_argument("--chunk", type=_count, metavar="N", help="images in memory at a time (default all)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
+
+
+def _add_sharpness(parser) -> None:
+    parser.add_argument("--matrix", choices=("hessian", "gauss-newton", "fisher"), default="hessian", help="whose "
+                        "eigenvalues (default hessian)")  # fmt: skip
+    parser.add_argument("--names", metavar="PATTERN", default="*", help='only parameters such as "blocks.0.*"')
+    parser.add_argument("--tol", type=float, default=1e-2, help="of the eigenvalues, relative (default 0.01)")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64", help="(default float64)")
+    parser.add_argument("--training", action="store_true", help="in training mode; the noise is drawn once")
+    parser.add_argument("--blocks", action="store_true", help="also of every module by itself")
+    parser.add_argument("--figure", metavar="PNG", help="draw the density of eigenvalues; also as SVG and PDF")
+    parser.set_defaults(run=_sharpness)
+
+
+def _add_landscape(parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures; a walk goes on from there")
+    parser.add_argument("--along", choices=("random", "hessian"), default="random", help="directions (default random)")
+    parser.add_argument("--norm", choices=("neuron", "filter", "input"), default="neuron", help="what random "
+                        "directions are as long as the weights by (default neuron)")  # fmt: skip
+    parser.add_argument("--to", metavar="RUN|FILE", help="another model of the same kind, to go to in a line")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2), default=2, help="a line or a plane (default 2)")
+    parser.add_argument("--points", type=_count, default=25, metavar="N", help="along each (default 25)")
+    parser.add_argument("--span", type=float, metavar="X", help="how far to either side (default 1; of the hessian's, "
+                        "four nats up the first parabola)")  # fmt: skip
+    parser.set_defaults(run=_landscape)
+
+
+def _add_attention(parser) -> None:
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures")
+    parser.add_argument("--image", metavar="FILE", help="a JPEG or PNG of yours, not images of the data")
+    parser.add_argument("--images", type=_count, default=6, metavar="N", help="test images (default 6)")
+    parser.add_argument("--layer", type=_count, metavar="N", help="whose heads are drawn one by one (default the last)")
+    parser.add_argument("--query", type=_share, nargs=2, metavar=("Y", "X"), help="what one place attends to, in "
+                        "shares of the height and the width (default what the head reads)")  # fmt: skip
+    parser.set_defaults(run=_attention)
+
+
+def _add_robustness(parser) -> None:
+    parser.add_argument("--images", type=_count, metavar="N", help="test images (default all)")
+    parser.add_argument("--baseline", metavar="RUN|FILE", help="the model whose corruption error is called 100")
+    parser.add_argument("--eps", type=float, default=0.03, metavar="X", help="how far attacks may change a pixel, of 1 "
+                        "(default 0.03)")  # fmt: skip
+    parser.add_argument("--draws", type=_count, default=3, metavar="N", help="of what is random (default 3)")
+    parser.add_argument("--figure", metavar="PNG", help="draw what is left, kind by kind; also as SVG and PDF")
+    parser.set_defaults(run=_robustness)
 
 
 def _add_weights(actions) -> None:
@@ -182,6 +288,16 @@ def _count(text: str) -> int:
     if not (text.isdecimal() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"expected a whole number, one or more, not {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, not {text!r}")
+    return share
 
 
 def _tour(options) -> int:
@@ -240,6 +356,10 @@ def _finetune(options) -> int:
     from tinyvit.runs import config_of_run
 
     source = Path(options.source)
+    if not source.exists():
+        raise ValueError(
+            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
+        )
     given = {"recipe": "finetune", "weights": str(source)}
     if source.is_dir():
         run = config_of_run(source)
@@ -287,11 +407,58 @@ def _run(options, file, given: dict | None = None) -> int:
     return 0
 
 
-def _evaluate(options) -> int:
+def _sweep(options) -> int:
+    from tinyvit.runs.sweep import MEASURED, mean_and_std, parsed, sweep
+
+    say = (lambda line: None) if options.quiet else _say
+    swept = sweep(options.out, parsed(options.set), options.seeds, jobs=options.jobs, say=say, **_settings(options))
+    rows = [(setting, str(len(of["test loss"]["runs"])), *(mean_and_std(of[name]) for name in MEASURED))
+            for setting, of in swept.rows.items()]  # fmt: skip
+    _table(("mean ± standard deviation", "runs", *MEASURED), *rows)
+    return _name_failed(swept.failed)
+
+
+def _results(options) -> int:
+    from tinyvit.results import EXPERIMENTS, find_experiment, result
+
+    if not options.names:
+        _table(*((name, find_experiment(name).title) for name in EXPERIMENTS), left=(0, 1))
+        return 0
+    names = EXPERIMENTS if options.names == ["all"] else options.names
+    for name in names:
+        find_experiment(name)  # before the first one runs
+    say = (lambda line: None) if options.quiet else _say
+    status = 0
+    for name in names:
+        found = result(name, size=options.size, seeds=options.seeds, jobs=options.jobs, out=options.out, say=say)
+        if found.table:
+            print(f"\n{found.experiment.title}: test accuracy, %, mean ± standard deviation over seeds\n")
+            _table(*found.table.as_text())
+            print(f"\nClaim: {found.experiment.claim}\n{found.verdict}\n{found.path}; runs took {found.seconds:.0f} s")
+        status = _name_failed(found.failed) or status
+    return status
+
+
+def _name_failed(failed: dict[str, str]) -> int:
+    for run, why in failed.items():
+        print(f"failed: {run}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _trained(options, source: str | None = None):
+    """The trained model that the options name (or another of its kind), and its data."""
     from tinyvit.runs import model_and_task
+
+    source = source or options.source or options.file
+    if not source:
+        raise ValueError("which model? a run's folder, or --weights FILE --model NAME")
+    return model_and_task(source, data=options.data, name=options.model, seed=options.seed)
+
+
+def _evaluate(options) -> int:
     from tinyvit.runs.probe import scored
 
-    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    model, task = _trained(options)
     reports = {part: scored(model, getattr(task.splits, part)) for part in ("validation", "test")}
     if options.json:
         print(json.dumps({part: report.as_dict() for part, report in reports.items()}))
@@ -307,10 +474,9 @@ def _evaluate(options) -> int:
 def _probe(options) -> int:
     import numpy as np
 
-    from tinyvit.runs import model_and_task
     from tinyvit.runs.probe import features, few_shot
 
-    model, task = model_and_task(options.source, data=options.data, name=options.model, seed=options.seed)
+    model, task = _trained(options)
     parts = [(features(model, part.images, blocks=options.blocks), part.labels) for part in task.splits]
     draws = np.random.default_rng(options.seed).spawn(options.draws)
     accuracies = [few_shot(*parts, shots=options.shots, rng=rng) for rng in draws]
@@ -322,6 +488,118 @@ def _probe(options) -> int:
         return 0
     print(f"{found['mean']:.1%} ± {found['std']:.1%} of the test images, from {options.shots} per class "
           f"({options.draws} draws, {found['features']} features)")  # fmt: skip
+    return 0
+
+
+def _sharpness(options) -> int:
+    from tinyvit.machine import reuse_memory
+    from tinyvit.runs import looking
+
+    reuse_memory()
+    model, task = _trained(options)
+    found = looking.sharpness(
+        model, looking.first(task.splits.train, options.images), matrix=options.matrix, names=options.names,
+        tol=options.tol, dtype=options.dtype, training=options.training, blocks=options.blocks, chunk=options.chunk,
+        density=20 if options.figure else 0, seed=options.seed, progress=not options.quiet,
+    )  # fmt: skip
+    if options.figure:
+        found["figure"] = str(looking.draw_spectrum(found, Path(options.figure)))
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    _table(
+        ("", options.matrix, "error"),
+        ("λmax", f"{found['lambda_max']:.4g}", f"≤ {found['residual']:.1g}"),
+        ("λmin", f"{found['lambda_min']:.4g}", f"≤ {found['residual_min']:.1g}"),
+        ("trace", f"{found['trace']:.4g}", f"± {found['trace_error']:.1g}"),
+        ("SAM's sharpness, ρ = 0.05", f"{found['sam_sharpness']:.4g}", ""),
+        ("loss", f"{found['loss']:.4g}", ""),
+        *((f"λmax of {name}", f"{of['lambda_max']:.4g}", f"≤ {of['residual']:.1g}")
+          for name, of in found.get("blocks", {}).items()),
+    )  # fmt: skip
+    told = found["protocol"]
+    print(f"\n{told['n_params']:,} parameters ({told['parameters']}), {told['samples']} training images, "
+          f"{told['mode']} mode, {told['dtype']}; {found['products']} products of "
+          f"{found['seconds_per_product']:.2g} s")  # fmt: skip
+    if options.figure:
+        print(found["figure"])
+    return 0
+
+
+def _landscape(options) -> int:
+    from tinyvit.machine import reuse_memory
+    from tinyvit.runs import looking
+
+    reuse_memory()
+    model, task = _trained(options)
+    batch, shared = looking.first(task.splits.train, options.images), {"progress": not options.quiet}
+    shape = {"span": options.span, "seed": options.seed}
+    if options.to:
+        where = looking.slice_between(model, _trained(options, options.to)[0], options.points)
+    elif options.along == "hessian":
+        where = looking.eigen_slice(model, batch, options.dimensions, options.points, chunk=options.chunk, **shape,
+                                    **shared)  # fmt: skip
+    else:
+        where = looking.random_slice(model, options.dimensions, options.points, norm=options.norm, **shape)
+    found = looking.walk(model, batch, where, Path(options.out), chunk=options.chunk, **shared)
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    print(f"loss {found['loss']:.4g} at the weights, from {found['lowest']:.4g} to {found['highest']:.4g} on the slice")
+    print("\n".join(found["figures"]))
+    return 0
+
+
+def _attention(options) -> int:
+    from tinyvit.runs import attention
+
+    if options.image:
+        source = options.source or options.file
+        model, images, pictures = attention.of_photo(source, options.image, name=options.model)
+    else:
+        model, task = _trained(options)
+        images = pictures = task.splits.test.images[: options.images]
+    found = attention.attention(model, images, pictures, Path(options.out), layer=options.layer, at=options.query,
+                                seed=options.seed)  # fmt: skip
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    rows = [
+        (
+            name,
+            " ".join(f"{d:.1f}" for d in of["distance_px"] or []),
+            f"{of['entropy']:.2f}",
+            f"{of['heads_alike']:.2f}",
+        )
+        for name, of in found["layers"].items()
+    ]
+    _table(("layer", "distance of each head (px)", "entropy", "heads alike"), *rows, left=(0,))
+    for group in found["similarity"]:
+        print(f"\nlayers {group['layers'][0]} to {group['layers'][-1]} of {group['tokens']} tokens, mean cosine of "
+              f"neighbours: {group['neighbours']:.3f} (at initialisation {group['neighbours_at_init']:.3f}), centred "
+              f"{group['neighbours_centred']:.3f} ({group['neighbours_centred_at_init']:.3f})")  # fmt: skip
+    print("\n" + "\n".join(found["figures"]))
+    return 0
+
+
+def _robustness(options) -> int:
+    from tinyvit.runs import robustness
+
+    model, task = _trained(options)
+    baseline = _trained(options, options.baseline)[0] if options.baseline else None
+    found = robustness.robustness(model, task, baseline=baseline, images=options.images, eps=options.eps,
+                                  draws=options.draws, seed=options.seed, progress=not options.json)  # fmt: skip
+    if options.figure:
+        found["figure"] = str(robustness.draw(found, Path(options.figure)))
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    _table(("accuracy", "%"), *robustness.rows(found), left=(0,))
+    if "mce" in found:
+        print(f"\nmCE {found['mce']:.1f}, relative {found['relative_mce']:.1f} (the baseline's are 100)")
+    print(f"\n{found['protocol']['images']} test images; random draws: {options.draws}; attacks: eps {options.eps:g}")
+    if options.figure:
+        print(found["figure"])
     return 0
 
 

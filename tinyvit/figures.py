@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tinyvit import plots
+from tinyvit.analysis import effective_receptive_field
+from tinyvit.analysis.attention_as_convolution import fitted_heads, least_error, value_maps
 from tinyvit.data import digits
 from tinyvit.data.augment import (
     DEIT,
@@ -29,6 +31,7 @@ from tinyvit.data.augment import (
 from tinyvit.data.procedural import shapes
 from tinyvit.equations.neighbourhood import neighbours
 from tinyvit.models import nat
+from tinyvit.models.catalogue import create_model
 from tinyvit.models.swin import merge_neighbours
 from tinyvit.nn.attention import offset_index
 from tinyvit.nn.window import region_mask, shifted_windows, window_regions, window_reverse
@@ -145,6 +148,37 @@ def deit_augmentation():
     return plots.pictures(made, columns=5, side=1.3), {"share of the image's own label": shares}
 
 
+def necessary_heads():
+    """How near so many heads, found by fitting, come to a convolution of patches, and the bound that none undercuts."""
+    rng = np.random.default_rng(0)
+    kinds = {"P = 1, K = 3, 3 to 3 channels": (1, 3, 3), "P = 2, K = 3, 1 channel": (2, 3, 1),
+             "P = 4, K = 5, 1 channel": (4, 5, 1)}  # fmt: skip
+    heads, found, bounds = np.arange(1, 10), {}, {}
+    for name, (P, K, C) in kinds.items():
+        maps = value_maps(rng.normal(size=(C, C, K, K)), P)
+        found[name] = heads, np.array([fitted_heads(maps, n, rng=rng, rounds=60)[1] for n in heads])
+        bounds[f"bound, {name.split(',')[0]}"] = heads, np.array([least_error(maps, n) for n in heads])
+    return plots.lines(found, x="heads", y="relative error (1)", theory=bounds), {"found": found, "bounds": bounds}
+
+
+def receptive_fields():
+    """What the middle of a map sees of the image before any training: a CNN, a ViT and Swin, on 32×32 pixels.
+
+    White is the pixel that matters most, black is a thousandth of that or less; in between the scale is logarithmic.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(4, 32, 32, 1))
+    models = {"ResNet": ("resnet_digits", "layer1"), "ViT, block 1": ("vit_digits", "blocks.0"),
+              "ViT, block 3": ("vit_digits", "blocks.2"), "Swin, block 1": ("swin_digits", "layers.0.blocks.0"),
+              "Swin, block 2": ("swin_digits", "layers.0.blocks.1")}  # fmt: skip
+    fields = {}
+    for title, (model, place) in models.items():
+        net = create_model(model, img_size=32, rng=rng) if model != "resnet_digits" else create_model(model, rng=rng)
+        fields[title] = effective_receptive_field(net.astype(np.float64).eval(), images, place)
+    drawn = {title: -np.log10(np.maximum(field, 1e-3)) / 3 for title, field in fields.items()}  # ink: 1 is black
+    return plots.pictures({title: x[..., None] for title, x in drawn.items()}, columns=5, side=1.3), fields
+
+
 FIGURES: dict[str, Callable] = {
     function.__name__: function
     for function in (
@@ -153,6 +187,8 @@ FIGURES: dict[str, Callable] = {
         neighbourhoods,
         rand_augment_operations,
         deit_augmentation,
+        necessary_heads,
+        receptive_fields,
     )
 }
 

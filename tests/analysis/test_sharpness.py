@@ -7,6 +7,7 @@ from scipy.linalg import eigh
 
 import tinyvit as tv
 from tinyvit.analysis import (
+    Surface,
     adaptive_sharpness,
     average_sharpness,
     curvature,
@@ -55,6 +56,21 @@ def test_in_a_subspace_of_the_weights(rng):
     worst = max(loss(w + side * a), loss(w - side * a))
     found = epsilon_sharpness(LOSS, weights(*w), NO_DATA, epsilon=eps, subspace=1, rng=np.random.default_rng(8))
     assert found == pytest.approx(100 * (worst - loss(w)) / (1 + loss(w)), rel=1e-8)
+
+
+def test_in_the_box_of_a_network_it_is_worse_than_the_corner_uphill(rng):
+    """Whatever the scale of the loss: L-BFGS-B must not stop at its first tiny step."""
+    model, data = Net244(rng), (rng.normal(size=(20, 8)), rng.integers(0, 4, 20))
+    surface = Surface(classification(), model, data)
+    loss, g = surface.gradient()
+    corner = surface.loss(surface.w + 1e-3 * (np.abs(surface.w) + 1) * np.sign(g))
+    for scale in (1e-6, 1.0):
+
+        def scaled(m, batch, scale=scale):
+            return scale * classification()(m, batch)
+
+        found = epsilon_sharpness(scaled, model, data, rng=rng) * (1 + scale * loss) / scale
+        assert found > 100 * (corner - loss) * 0.999
 
 
 # the ball of SAM ---------------------------------------------------------------------------

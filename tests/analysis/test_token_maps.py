@@ -1,5 +1,7 @@
 """Attention maps of models of every kind, against what the layers do, written out; and their composition, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,10 +33,10 @@ ALL = {"swin": (Swin, SWIN, (12, 20)), "volo": (VOLO, VOLO_, (20, 28)), "cait": 
        "t2t": (T2TViT, T2T, (20, 28))}  # fmt: skip
 
 
-def restless(name, rng):
+def restless(name, rng, **changes):
     """A model in float64 with parameters of order one, so that maps are far from even, and two images for it."""
     kind, config, size = ALL[name]
-    model = kind(config, rng=rng).astype(np.float64)
+    model = kind(replace(config, **changes), rng=rng).astype(np.float64)
     for p in model.parameters():
         p.data = rng.normal(0.2, 0.7, p.shape)
     return model, rng.normal(size=(2, *size, 3))
@@ -87,9 +89,10 @@ def swin_map(block, z, image, head):
     return result.reshape(H * W, H * W)
 
 
-def test_windows_shifted_and_not_of_two_stages_by_brute_force(rng):
-    """Maps of 6×10 and 3×5 with windows of 4×4: padded, shifted along both axes, along one."""
-    model, images = restless("swin", rng)
+@pytest.mark.parametrize("window", [4, (2, 5), (5, 2)])
+def test_windows_shifted_and_not_of_two_stages_by_brute_force(window, rng):
+    """Maps of 6×10 and 3×5 with windows of 4×4 and others: padded or whole, shifted along both axes, along one."""
+    model, images = restless("swin", rng, window_size=window)
     maps = attention_maps(model, images)
     names = [f"layers.{i}.blocks.{j}" for i in range(2) for j in range(2)]
     assert list(maps) == [f"{name}.attn.weights" for name in names]

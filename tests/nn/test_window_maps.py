@@ -48,6 +48,22 @@ def test_a_lifted_map_says_what_a_block_does_to_one_hot_values(drawn, seed):
         np.testing.assert_allclose(image, moved.transpose(2, 1, 0), rtol=1e-12, atol=1e-15)
 
 
+@given(windows_on_maps(), st.integers(0, 2**16))
+def test_maps_of_two_layers_compose_to_what_both_do_to_one_hot_values(drawn, seed):
+    """W-MSA, then SW-MSA: the product of their maps, on maps of two and three axes, padded or not."""
+    window, shift, grid = drawn
+    rng, N, moved = np.random.default_rng(seed), math.prod(grid), np.eye(math.prod(grid))
+    maps = []
+    for s in ((0,) * len(window), shift):
+        attention = marking(window, rng, num_heads=1)
+        x = np.repeat(rng.normal(size=(1, *grid, 6)), N, axis=0)
+        x[..., -1] = moved.reshape(N, *grid)  # where the marks are now, in each of N copies
+        with no_grad(), capture(attention, "weights") as seen:
+            moved = attend_in_windows(x, attention, window, s).data.reshape(N, N, 6)[..., 0]
+        maps.append(lift_windows(seen["weights"].data, grid, window, s)[0, 0])
+    np.testing.assert_allclose(maps[1] @ maps[0], moved.T, rtol=1e-12, atol=1e-15)
+
+
 def test_what_padding_receives_is_nobodys(rng):
     """Of equal weights, a window of two tokens and two paddings leaves half to the tokens."""
     weights = np.full((1, 1, 4, 4), 0.25)

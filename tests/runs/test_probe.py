@@ -91,5 +91,7 @@ def test_commands_on_a_finished_run(tmp_path, capsys):
     assert json.loads((out / "result.json").read_text())["test"]["accuracy"] > 0.5
     assert cli.main(["evaluate", str(out)]) == 0
     assert "accuracy" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(tmp_path / "none")]) == 1
+    assert "there is no such run folder" in capsys.readouterr().err
     assert cli.main(["evaluate", str(tmp_path)]) == 1
     assert "no finished run" in capsys.readouterr().err

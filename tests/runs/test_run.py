@@ -174,6 +174,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_shortened_run_warms_up_for_a_shorter_time():
+    assert configured(epochs=2).warmup == 0.5
+    assert configured(epochs=100).warmup == configured().warmup
+    with pytest.raises(ValueError, match="warmup: expected fewer epochs"):
+        configured(epochs=2, warmup=2.0)
+
+
 def test_a_run_starts_from_the_weights_of_another(whole, tmp_path):
     folder, _ = whole
     config = configured(data="where", model="vit_digits", weights=str(folder.weights), epochs=1, warmup=0.0)

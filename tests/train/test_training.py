@@ -207,6 +207,7 @@ def test_a_small_model_stays_on_one_thread():
         ("resnet_d_digits", 5, 0.94),
         ("resnetv2_digits", 5, 0.95),
         ("bit_digits", 5, 0.95),
+        ("convnext_digits", 6, 0.94),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

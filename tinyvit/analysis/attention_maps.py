@@ -1,6 +1,6 @@
 """Attention maps of any model, and what they say: rollout, distance, entropy, and the positions behind them.
 
-Only the first function takes a model, the others plain NumPy arrays. An attention map is an array
+Only the first two functions take a model, the others plain NumPy arrays. An attention map is an array
 (B, h, N, N) whose entry (b, i, q, k) says how much head i of image b moves from key token k to query
 token q; its rows (the last axis) sum to 1. The first `prefix_tokens` tokens are not patches (a class token counts 1,
 a distillation token 1 more), the others are the patches in row-major order.
@@ -9,12 +9,13 @@ a distillation token 1 more), the others are the patches in row-major order.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from tinyvit.autodiff.tensor import raw
+from tinyvit.autodiff.backward import gradients
+from tinyvit.autodiff.tensor import Tensor, raw
 from tinyvit.autodiff.watch import Listener, listening, no_grad
 from tinyvit.backend import to_numpy
 from tinyvit.nn.capture import INPUT, capture
@@ -49,12 +50,43 @@ def attention_maps(model: Module, images: np.ndarray, pattern: str = "*weights")
     """
     with no_grad(), listening(_Shapes(model)) as ran, capture(model, pattern) as seen:
         model(model.bring(images))
+    return _lifted(model, ran.shapes, {name: to_numpy(raw(weights)) for name, weights in seen.items()})
+
+
+def relevance_maps(model: Module, images: np.ndarray, classes=None, *, pattern: str = "*weights") -> AttentionMaps:
+    """The part of every attention map that speaks for a class, (∇A ⊙ A)⁺ with ∇A = ∂(logit of the class)/∂A.
+
+    images (B, H, W, C), classes (B,), those that the model would choose if not given  ->  maps as in `attention_maps`
+
+    Chefer, Gur and Wolf 2021 (generic attention-model explainability), Eq. 5 before its mean over heads, which
+    `relevance` takes.
+    """
+    with listening(_Shapes(model)) as ran, capture(model, pattern) as seen:
+        logits = model(model.bring(images))
+    chosen = np.argmax(to_numpy(raw(logits)), axis=-1) if classes is None else np.asarray(classes)
+    picked = model.bring(np.eye(logits.shape[-1], dtype=logits.dtype)[chosen])
+    names = [name for name, value in seen.items() if isinstance(value, Tensor) and value.requires_grad]
+    slopes = gradients(logits, [seen[name] for name in names], picked)
+    weights = {name: to_numpy(raw(seen[name])) for name in names}
+    parts = {name: np.maximum(to_numpy(slope) * weights[name], 0) for name, slope in zip(names, slopes, strict=True)}
+    maps, rest = _lifted(model, ran.shapes, parts), _lifted(model, ran.shapes, _zeros(parts))
+    for name, nothing in rest.items():
+        maps[name] = maps[name] - nothing  # a class token's layer lifts to an identity for the other tokens
+    return maps
+
+
+def _zeros(arrays: Mapping) -> dict:
+    return {name: np.zeros_like(array) for name, array in arrays.items()}
+
+
+def _lifted(model: Module, shapes: Mapping, seen: Mapping) -> AttentionMaps:
+    """What was seen of every layer as maps between its tokens, with the ways from layer to layer."""
     modules, maps, merged = dict(model.named_modules()), AttentionMaps(), []
-    for place, (given, made) in ran.shapes.items():
+    for place, (given, made) in shapes.items():
         for name in _taps(seen, place, modules):
             owner = _nearest(modules, place)
-            weights = to_numpy(raw(seen[name]))
-            lifted = weights if owner is None else modules[owner].token_map(weights, ran.shapes[owner][0])
+            weights = seen[name]
+            lifted = weights if owner is None else modules[owner].token_map(weights, shapes[owner][0])
             if way := _way_into(modules.get(owner), lifted, maps, merged):
                 maps.into[name] = way
             maps[name], merged = lifted, []
@@ -143,17 +175,33 @@ def rollout(maps: Mapping | Sequence, *, head_fusion: str = "mean", discard: flo
 
     Raises ValueError for unequal shapes, an unknown fusion or a fraction outside [0, 1).
     """
-    layers = maps if isinstance(maps, Mapping) else {f"maps[{i}]": layer for i, layer in enumerate(maps)}
-    if not layers:
-        raise ValueError("maps: expected at least one layer, got none")
     if head_fusion not in _FUSE:
         raise ValueError(f"head_fusion: expected one of {sorted(_FUSE)}, got {head_fusion!r}")
     if not 0 <= discard < 1:
         raise ValueError(f"discard: expected a fraction in [0, 1), got {discard}")
+    return _composed(maps, lambda layer: _with_residual(_discard(_FUSE[head_fusion](layer, axis=1), discard)))
+
+
+def relevance(maps: Mapping | Sequence) -> np.ndarray:
+    """How much every input token did for the class, by way of every output token: gradient-weighted rollout.
+
+    maps: what `relevance_maps` returned  ->  (B, N, N₀)
+
+    Chefer, Gur and Wolf 2021, Eq. 5 and 6: R ← R + Ā R from R = I, where Ā is the mean over heads of (∇A ⊙ A)⁺; so
+    R = (I + Ā_L) ⋯ (I + Ā_1). Rows do not sum to 1. Raises ValueError for unequal shapes.
+    """
+    return _composed(maps, lambda layer: layer.mean(axis=1) + np.eye(layer.shape[-1], dtype=layer.dtype))
+
+
+def _composed(maps: Mapping | Sequence, flow_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The product of the layers' flows, later ones on the left; between different tokens, by the maps' own ways."""
+    layers = maps if isinstance(maps, Mapping) else {f"maps[{i}]": layer for i, layer in enumerate(maps)}
+    if not layers:
+        raise ValueError("maps: expected at least one layer, got none")
     into, flows = getattr(maps, "into", {}), []
     for name, layer in layers.items():
         layer = _check_maps(layer, name)
-        flow = _with_residual(_discard(_FUSE[head_fusion](layer, axis=1), discard))  # (B, N, N)
+        flow = flow_of(layer)  # (B, N, N)
         if flows:
             before = into[name](flows) if name in into else flows[-1]
             if flow.shape[:2] != before.shape[:2]:
@@ -231,6 +279,38 @@ def class_attention(maps: np.ndarray, grid: Sequence[int], query: int = 0, prefi
     return row.reshape(*row.shape[:-1], *grid)
 
 
+def layer_similarity(maps: Sequence[np.ndarray], *, centred: bool = False) -> np.ndarray:
+    """How alike the attention of every two layers is.
+
+    maps: L layers, each (B, h, N, N)  ->  (L, L), from -1 to 1
+
+    Zhou et al. 2021 (DeepViT), Eq. 2: the cosine of A^p[h, :, t] and A^q[h, :, t], columns of the same head, which say
+    how much token t gives to every other, in the mean over images, heads and tokens. The value alone is no evidence of
+    collapse: maps that are nearly uniform, as at initialisation, are alike too (independent logits of deviation s
+    have e^(-s²)). With ``centred`` a column's mean is taken away first, which leaves 0 for those; a column without
+    deviation counts 0.
+
+    Raises ValueError for layers of unequal shapes.
+    """
+    columns = _stacked(maps).astype(np.float64)  # (L, B, h, N, t)
+    if centred:
+        columns = columns - columns.mean(axis=-2, keepdims=True)
+    columns = _directions(columns, axis=-2)
+    return np.einsum("pbhnt,qbhnt->pq", columns, columns) / np.prod([*columns.shape[1:3], columns.shape[-1]])
+
+
+def head_similarity(maps: np.ndarray) -> np.ndarray:
+    """How alike the attention of every two heads of a layer is: the mean over images of the cosine of their maps.
+
+    maps: (B, h, N, N)  ->  (h, h)
+
+    1 where a head repeats another. Raises ValueError when `maps` is not (B, h, N, N).
+    """
+    maps = _check_maps(maps, "maps").astype(np.float64)
+    flat = _directions(maps.reshape(*maps.shape[:2], -1), axis=-1)
+    return np.einsum("bhn,bgn->hg", flat, flat) / len(flat)
+
+
 def position_similarity(table: np.ndarray, grid: Sequence[int], prefix_tokens: int = 1) -> np.ndarray:
     """Cosine similarity of the position embedding of every patch with that of every other.
 
@@ -265,6 +345,20 @@ def _with_residual(attention: np.ndarray) -> np.ndarray:
     """(A + I) / 2 with rows made to sum to 1, which fused or discarded maps no longer do."""
     flow = (attention + np.eye(attention.shape[-1], dtype=attention.dtype)) / 2
     return flow / flow.sum(axis=-1, keepdims=True)
+
+
+def _stacked(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Layers of one shape as one array.   (L, B, h, N, N)"""
+    layers = [_check_maps(layer, f"maps[{i}]") for i, layer in enumerate(maps)]
+    if len({layer.shape for layer in layers}) != 1:
+        raise ValueError(f"maps: expected layers of one shape, got {[layer.shape for layer in layers]}")
+    return np.stack(layers)
+
+
+def _directions(vectors: np.ndarray, axis: int) -> np.ndarray:
+    """Vectors of length 1; those without a length, to rounding, become 0."""
+    lengths = np.linalg.norm(vectors, axis=axis, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-12)
 
 
 def _discard(attention: np.ndarray, fraction: float) -> np.ndarray:

@@ -31,13 +31,15 @@ def epsilon_sharpness(objective, model: Module, batch: tuple, *, epsilon: float 
     z_of_w = w if A is None else np.linalg.lstsq(A, w, rcond=None)[0]
     half = epsilon * (np.abs(z_of_w) + 1)  # of the box's sides; L-BFGS-B sees the box as [-1, 1]ᵖ
 
-    def fall(u):
+    def fall(u, unit=1.0):
         loss, g = surface.gradient(w + (half * u if A is None else A @ (half * u)))
-        return at_w - loss, -half * (g if A is None else A.T @ g)
+        return (at_w - loss) / unit, -half * (g if A is None else A.T @ g) / unit
 
-    found = minimize(fall, rng.uniform(-1, 1, half.size), jac=True, method="L-BFGS-B", bounds=[(-1, 1)] * half.size,
+    start = rng.uniform(-1, 1, half.size)
+    unit = float(np.mean(np.abs(fall(start)[1]))) or 1.0  # a step along the gradient then crosses the box
+    found = minimize(fall, start, (unit,), jac=True, method="L-BFGS-B", bounds=[(-1, 1)] * half.size,
                      options={"maxiter": iterations, "ftol": 0.0, "gtol": 0.0})  # fmt: skip
-    return 100 * max(-float(found.fun), 0.0) / (1 + at_w)
+    return 100 * max(-float(found.fun) * unit, 0.0) / (1 + at_w)
 
 
 def m_sharpness(objective, model: Module, batch: tuple, *, rho: float = 0.05, m: int | None = None, steps: int = 1,

@@ -9,6 +9,8 @@ comes from the generator that the caller hands in.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -274,6 +276,31 @@ def hutch_plus_plus(operator: LinearOperator, *, products: int = 30, rng: np.ran
     probes = probes - basis @ (basis.T @ probes)
     rest = _mean(_forms(operator, probes))
     return Estimate(float(np.sum(_forms(operator, basis))) + rest.value, rest.error)
+
+
+@contextmanager
+def ticking(operator: LinearOperator, name: str | None) -> Iterator[LinearOperator]:
+    """The same operator, with a progress bar that counts its products under a name; silent without one.
+
+    `products` of what it yields is how many there were.
+    """
+    from scipy.sparse.linalg import LinearOperator
+    from tqdm import tqdm
+
+    with tqdm(desc=name, disable=None if name else True, unit="product", leave=False, dynamic_ncols=True) as bar:
+
+        def multiply(vectors):
+            product = operator @ vectors
+            columns = vectors.size // operator.shape[0]
+            counted.products += columns
+            bar.update(columns)
+            return product
+
+        counted = LinearOperator(operator.shape, matvec=multiply, matmat=multiply, dtype=operator.dtype)
+        counted.products = 0
+        if hasattr(operator, "protocol"):
+            counted.protocol = operator.protocol
+        yield counted
 
 
 # --------------------------------------------------------------------------------------------------

@@ -70,19 +70,13 @@ class Surface:
 
     def __init__(self, objective, model: Module, batch: tuple, *, names="*", chunk: int | None = None,
                  dtype=np.float64):  # fmt: skip
-        patterns = (names,) if isinstance(names, str) else tuple(names)
         self.objective, self.batch, self.dtype = objective, tuple(batch), np.dtype(dtype)
         self.model = copy.deepcopy(model).astype(dtype)
-        everything = dict(self.model.named_parameters())
-        self.named = {n: p for n, p in everything.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
-        if not self.named:
-            raise ValueError(
-                f"names: no parameter is called {' or '.join(patterns)}; there is {next(iter(everything))}"
-            )
+        self.named = parameters_called(names, self.model)
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk: expected at least 1, got {chunk}")
         self.parameters = list(self.named.values())
-        self.patterns = " ".join(patterns)
+        self.patterns = names if isinstance(names, str) else " ".join(names)
         self.size = sum(p.size for p in self.parameters)
         self.samples = len(self.batch[0])
         self.parts = self._cut(chunk or self.samples)
@@ -98,6 +92,13 @@ class Surface:
         """An array where the model is; numbers that are not whole in the precision that it computes in."""
         x = pixels(self.model.bring(x))
         return x.astype(self.dtype) if x.dtype.kind == "f" else x
+
+    @property
+    def mode(self) -> str:
+        """The model's mode, in words."""
+        if not self.model.training:
+            return "evaluation"
+        return "training" if len(self.parts) == 1 else f"training, {len(self.parts[0].batch[0])} at a time"
 
     # the function ---------------------------------------------------------------------------------
 
@@ -146,11 +147,18 @@ class Surface:
 
     def protocol(self, matrix: str = "hessian") -> Protocol:
         """Under which conditions it is what it is."""
-        mode = "training" if self.model.training else "evaluation"
-        if self.model.training and len(self.parts) > 1:
-            mode += f", {len(self.parts[0].batch[0])} at a time"
-        return Protocol(matrix, self.loss(), mode, self.samples, digest(*self.batch), self.patterns, self.size,
+        return Protocol(matrix, self.loss(), self.mode, self.samples, digest(*self.batch), self.patterns, self.size,
                         self.dtype.name)  # fmt: skip
+
+
+def parameters_called(names, model: Module) -> dict:
+    """The model's parameters by name, those that match a pattern or one of several."""
+    patterns = (names,) if isinstance(names, str) else tuple(names)
+    everything = dict(model.named_parameters())
+    found = {name: p for name, p in everything.items() if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    if not found:
+        raise ValueError(f"names: no parameter is called {' or '.join(patterns)}; there is {next(iter(everything))}")
+    return found
 
 
 def digest(*arrays) -> str:

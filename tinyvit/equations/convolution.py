@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tinyvit.autodiff.op import equation
+from tinyvit.equations.correlation import correlation
 from tinyvit.equations.sums import column_sums, plus
 from tinyvit.primitives.contract import einsum
 from tinyvit.primitives.reduce import sum
-from tinyvit.primitives.shape import fold, pad, per_axis, reshape, unfold
+from tinyvit.primitives.shape import borders, fold, per_axis, reshape, unfold, zero_padded
 
 
 @equation
@@ -48,12 +47,12 @@ def _(x, weight, bias=None):
 @equation
 def conv1d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """``conv2d`` along one axis.   x (B, L, C), weight (O, C/groups, k), bias (O,) -> (B, L', O)"""
-    return _correlation(x, weight, bias, 1, stride, padding, dilation, groups)
+    return _equation(x, weight, bias, 1, stride, padding, dilation, groups)
 
 
 @conv1d.kernel(analytic=True)
 def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-    return _fast_correlation(x, weight, bias, 1, stride, padding, dilation, groups)
+    return _kernel(x, weight, bias, 1, stride, padding, dilation, groups)
 
 
 @equation
@@ -65,28 +64,28 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     Group g's outputs see only group g's share of the channels.
     Raises ValueError for shapes that do not fit each other.
     """
-    return _correlation(x, weight, bias, 2, stride, padding, dilation, groups)
+    return _equation(x, weight, bias, 2, stride, padding, dilation, groups)
 
 
 @conv2d.kernel(analytic=True)
 def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-    return _fast_correlation(x, weight, bias, 2, stride, padding, dilation, groups)
+    return _kernel(x, weight, bias, 2, stride, padding, dilation, groups)
 
 
 @equation
 def conv3d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """``conv2d`` for video.   x (B, T, H, W, C), weight (O, C/groups, k, l, m), bias (O,) -> (B, T', H', W', O)"""
-    return _correlation(x, weight, bias, 3, stride, padding, dilation, groups)
+    return _equation(x, weight, bias, 3, stride, padding, dilation, groups)
 
 
 @conv3d.kernel(analytic=True)
 def _(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-    return _fast_correlation(x, weight, bias, 3, stride, padding, dilation, groups)
+    return _kernel(x, weight, bias, 3, stride, padding, dilation, groups)
 
 
-def _correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int):
+def _equation(x, weight, bias, n: int, stride, padding, dilation, groups: int):
     """The equation of a convolution over ``n`` spatial axes."""
-    _check_shapes(x, weight, n, groups)
+    _check_shapes(x, weight, bias, n, groups)
     windows = unfold(zero_padded(x, padding, n), size=weight.shape[2:], stride=stride, dilation=dilation)
     B, *places, C = windows.shape[: n + 2]
     shared = reshape(windows, shape=(B, *places, groups, C // groups, *windows.shape[n + 2 :]))
@@ -97,52 +96,10 @@ def _correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int
     return y if bias is None else y + bias
 
 
-def _fast_correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int):
-    """The same as products of matrices: the windows laid out as columns, some images at a time."""
-    _check_shapes(x, weight, n, groups)
-    padded = zero_padded(x, padding, n)
-    windows = unfold(padded, size=weight.shape[2:], stride=stride, dilation=dilation)
-    B, *places, C = windows.shape[: n + 2]
-    O, c, *size = weight.shape
-    area, spatial = math.prod(size), range(1, n + 1)
-    windows = np.reshape(windows, (B, *places, groups, c, *size))
-    windows = np.transpose(windows, (n + 1, 0, *spatial, *(n + 2 + i for i in spatial), n + 2))
-    kernels = np.transpose(np.reshape(weight, (groups, O // groups, c, *size)), (0, *(2 + i for i in spatial), 2, 1))
-    kernels = np.reshape(kernels, (groups, area * c, O // groups))
-    at_once = -(-_COLUMN_BUDGET // max(math.prod(places) * area * C, 1))  # images whose windows are columns together
-    chunks = [slice(b, b + at_once) for b in range(0, B or 1, at_once)]
-
-    def columns(chunk):
-        return np.reshape(windows[:, chunk], (groups, -1, area * c))
-
-    def per_group(g):
-        return np.moveaxis(np.reshape(g, (-1, groups, O // groups)), 1, 0)
-
-    def dx(g):
-        out = np.zeros_like(padded, dtype=g.dtype)
-        for chunk in chunks:
-            d = np.reshape(per_group(g[chunk]) @ np.swapaxes(kernels, 1, 2), (groups, -1, *places, *size, c))
-            d = np.moveaxis(np.reshape(np.moveaxis(d, 0, -2), (-1, *places, *size, C)), -1, n + 1)
-            out[chunk] = fold(d, shape=(len(d), *padded.shape[1:]), stride=stride, dilation=dilation)
-        inside = (slice(before, before + m) for (before, _), m in zip(borders(padding, n), x.shape[1:-1], strict=True))
-        return out[(slice(None), *inside)]
-
-    def dweight(g):
-        total = np.zeros_like(kernels, dtype=g.dtype)
-        for chunk in chunks:
-            total += np.swapaxes(columns(chunk), 1, 2) @ per_group(g[chunk])
-        total = np.reshape(total, (groups, *size, c, O // groups))
-        return np.reshape(np.transpose(total, (0, n + 2, n + 1, *spatial)), weight.shape)
-
-    def correlation_pullback(g):
-        return lambda: dx(g), lambda: dweight(g), lambda: np.sum(g, axis=tuple(range(n + 1)))
-
-    y = [np.reshape(np.moveaxis(columns(chunk) @ kernels, 0, 1), (-1, *places, O)) for chunk in chunks]
-    y = np.concatenate(y)
-    return y if bias is None else y + bias, correlation_pullback
-
-
-_COLUMN_BUDGET = 1 << 18  # numbers; about the size of a core's second-level cache
+def _kernel(x, weight, bias, n: int, *options):
+    """The same, fast."""
+    _check_shapes(x, weight, bias, n, options[-1])
+    return correlation(x, weight, bias, n, *options)
 
 
 @equation
@@ -172,14 +129,16 @@ def conv_transpose2d(x, weight, bias=None, *, stride=1, padding=0, output_paddin
 # shapes ------------------------------------------------------------------------------------
 
 
-def _check_shapes(x, weight, n: int, groups: int) -> None:
-    """Raise ValueError, in words, for a convolution whose input and weight do not fit."""
+def _check_shapes(x, weight, bias, n: int, groups: int) -> None:
+    """Raise ValueError, in words, for a convolution whose arguments do not fit each other."""
     check_images(x, n)
     if len(weight.shape) != n + 2 or weight.shape[1] * groups != x.shape[-1]:
         raise ValueError(f"weight {weight.shape} is for {weight.shape[1] * groups} channels, x has {x.shape[-1]}"
                          f" (groups={groups})")  # fmt: skip
     if weight.shape[0] % groups:
         raise ValueError(f"{weight.shape[0]} output channels cannot be shared out among {groups} groups")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias: expected a number per output channel, {weight.shape[:1]}, got {bias.shape}")
 
 
 def check_images(x, n: int = 2) -> None:
@@ -187,14 +146,3 @@ def check_images(x, n: int = 2) -> None:
     if len(x.shape) != n + 2:
         expected = {1: "sequences (B, L, C)", 2: "images (B, H, W, C)", 3: "videos (B, T, H, W, C)"}[n]
         raise ValueError(f"x: expected {expected}, got {x.shape}")
-
-
-def zero_padded(x, padding, n: int):
-    """``x`` with a border of zeros around its ``n`` spatial axes."""
-    widths = borders(padding, n)
-    return pad(x, widths=((0, 0), *widths, (0, 0))) if any(map(any, widths)) else x
-
-
-def borders(padding, n: int) -> tuple:
-    """(before, after) for each of ``n`` spatial axes, from one number, one per axis, or the pairs themselves."""
-    return tuple((p, p) if isinstance(p, int) else tuple(p) for p in per_axis(padding, n))

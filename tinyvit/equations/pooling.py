@@ -9,9 +9,9 @@ import numpy as np
 from tinyvit.autodiff.op import equation
 from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import like
-from tinyvit.equations.convolution import borders, check_images
+from tinyvit.equations.convolution import check_images
 from tinyvit.primitives.reduce import max, sum
-from tinyvit.primitives.shape import getitem, pad, per_axis, reshape, transpose, unfold
+from tinyvit.primitives.shape import borders, getitem, pad, per_axis, reshape, transpose, unfold
 
 
 @equation

@@ -61,7 +61,7 @@ class VideoSwin(Swin):
         return None
 
     def fitted(self, state: dict, method: str = "bicubic") -> dict:
-        """A 2-D Swin's state, inflated (Sec. 3.3): a clip that stands still gives what its frame gave there.
+        """A 2-D Swin's state, inflated (Sec. 3.4): a clip that stands still gives what its frame gave there.
 
         Patches are shared out evenly over the frames, and offsets in time all get the bias of the offset in the frame,
         whose table is resampled first where windows are not as large. The state of a video model comes back as it is.
@@ -80,7 +80,7 @@ class VideoSwin(Swin):
         return np.tile(table, (2 * frames - 1, 1))
 
 
-# The configurations of the official code. S has 0.2 for its drop path in the paper. -----------
+# The paper's Sec. 3.3, with the drop path of the official code's configurations; it has none for L on Kinetics-400.
 
 PAPER = Paper("Video Swin Transformer", "Liu et al.", 2021, "2106.13230", family="video-swin")
 

@@ -235,6 +235,17 @@ def per_axis(value, n: int) -> tuple:
     return values
 
 
+def borders(padding, n: int) -> tuple:
+    """(before, after) for each of ``n`` spatial axes, from one number, one per axis, or the pairs themselves."""
+    return tuple((p, p) if isinstance(p, int) else tuple(p) for p in per_axis(padding, n))
+
+
+def zero_padded(x, padding, n: int):
+    """``x`` with a border of zeros around its ``n`` spatial axes."""
+    widths = borders(padding, n)
+    return pad(x, widths=((0, 0), *widths, (0, 0))) if any(map(any, widths)) else x
+
+
 # shapes without derivatives ----------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from tinyvit.runs.checkpoint import CheckpointError
 from tinyvit.runs.config import RECIPES, RunConfig, configured
 from tinyvit.runs.run import RunFolder, Stopped, run
+from tinyvit.runs.sweep import Swept, sweep
 from tinyvit.runs.tasks import Task, find_task
 from tinyvit.runs.training import config_of_run, model_and_task, model_of_run
 
@@ -12,6 +13,7 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "Stopped",
+    "Swept",
     "Task",
     "config_of_run",
     "configured",
@@ -19,4 +21,5 @@ __all__ = [
     "model_and_task",
     "model_of_run",
     "run",
+    "sweep",
 ]

@@ -89,6 +89,8 @@ def configured(*, file=None, **given) -> RunConfig:
     recipe = given.get("recipe", written.get("recipe", "plain"))
     known("no such recipe", recipe, RECIPES, "recipe")
     settings = {**RECIPES[recipe], **written, **given}
+    if "epochs" in given and "warmup" not in written | given:  # a shortened run warms up for a shorter time
+        settings["warmup"] = min(settings.get("warmup", RunConfig.warmup), given["epochs"] / 4)
     names = [f.name for f in fields(RunConfig)]
     for name in settings:
         known("no such setting", name, names, str(file or "settings"))

@@ -280,7 +280,8 @@ def _same_settings(folder: RunFolder, config: RunConfig) -> None:
     there = asdict(configured(file=folder.config))
     if odd := [f"{name}: {there[name]!r} there, {value!r} now" for name, value in asdict(config).items()
                if there[name] != value]:  # fmt: skip
-        raise ValueError(f"{folder.path} holds a run with other settings:\n  " + "\n  ".join(odd))
+        raise ValueError(f"{folder.path} holds a run with other settings; leave them away to go on with it, or choose "
+                         "another folder:\n  " + "\n  ".join(odd))  # fmt: skip
 
 
 def _small(config: RunConfig) -> bool:

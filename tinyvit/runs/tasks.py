@@ -24,15 +24,17 @@ SETS = {
     "what": 4,
     "needle": 2,
     "contours": 20,
+    "texture_shape": 4,
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set in three parts, and how many classes it has."""
+    """A data set in three parts, how many classes it has, and what it is called."""
 
     splits: Splits
     classes: int
+    name: str = ""
 
     @property
     def settings(self) -> dict:
@@ -68,12 +70,12 @@ def find_task(name: str, *, seed: int = 0, size: int = 0, train_size: int = 0) -
     splits = Splits(train, *others)
     if size and kind != "folder":
         splits = Splits(*(Dataset(_resized(part.images, size), part.labels) for part in splits))
-    return Task(splits, task.classes)
+    return Task(splits, task.classes, kind)
 
 
 def _drawn(kind: str, seed: int) -> Task:
     make = getattr(procedural, kind)
-    parts = (make(n, rng=np.random.default_rng([seed, i])) for i, n in enumerate(COUNTS))
+    parts = (Dataset(*make(n, rng=np.random.default_rng([seed, i]))[:2]) for i, n in enumerate(COUNTS))
     return Task(Splits(*parts), SETS[kind])
 
 

@@ -36,9 +36,10 @@ OPTIMISERS = {"adamw": AdamW, "adam": Adam, "sgd": lambda model, **rest: SGD(mod
               "rmsprop": RMSprop}  # fmt: skip
 
 
-def initial_model(config: RunConfig, task: Task) -> Module:
-    """The model before the first step."""
-    changes = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+def initial_model(config: RunConfig, task: Task, **changes) -> Module:
+    """The model before the first step; ``changes`` are of its config."""
+    if config.drop_path:
+        changes["drop_path_rate"] = config.drop_path
     model = model_for(config.model, task, rng=np.random.default_rng(config.seed), **changes)
     model.astype(np.dtype(config.dtype))
     if config.weights:
@@ -110,6 +111,10 @@ def model_and_task(source, *, data: str | None = None, name: str | None = None, 
         config = config_of_run(source)
         model = model_of_run(source)
         return model, find_task(data or config.data, seed=config.seed, size=config.img_size)
+    if not Path(source).exists():
+        raise ValueError(
+            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
+        )
     if name is None:
         raise ValueError(f"model: {source} is a file; which model is it of? `tinyvit weights inspect` tells")
     task = find_task(data or "digits", seed=seed)
