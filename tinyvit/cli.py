@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     figures.set_defaults(run=_figures)
 
     weights = commands.add_parser("weights", help="look into a file of weights")
-    _add_weights(weights.add_subparsers(metavar="ACTION", required=True))
+    _add_weights(weights.add_subparsers(metavar="inspect", required=True))
 
     bench = commands.add_parser("bench", help="how fast this machine is at it, and PyTorch beside it")
     bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"{BENCH}, all (default all)")
@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
 
     exercises = commands.add_parser("exercises", help="functions to write yourself, graded by pytest, with hints")
-    _add_exercises(exercises.add_subparsers(metavar="ACTION", required=True))
+    _add_exercises(exercises.add_subparsers(metavar="list|start|hint", required=True))
     return parser
 
 

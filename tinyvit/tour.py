@@ -222,10 +222,13 @@ def _draw_convolution(splits: Splits, rng: np.random.Generator, out: Path) -> Pa
 
 CAPTIONS = {
     "digits_and_patches": "eight digits and the 16 patches of 2×2 pixels that a ViT reads each as",
-    "training": "training loss (on the images that the Hessian is taken of) and validation accuracy, epoch by epoch",
-    "positions": "for every patch, how like its learned position is to all others (cosine)",
+    "training": "training loss (on the images that the Hessian is taken of) and validation accuracy, epoch by epoch;"
+    " the ResNet needs fewer epochs",
+    "positions": "for every patch, how like its learned position is to all others (cosine);"
+    " so short a training leaves little order in it",
     "attention": "where the class token looks, mean over heads; each map has its own scale, the dots are the digit",
-    "hessian_spectrum": "density of the Hessian's eigenvalues, a few nodes smoothed; dotted: λmax; log axes",
+    "hessian_spectrum": "density of the Hessian's eigenvalues, a few nodes smoothed; dotted: λmax;"
+    " log axes, linear between -1 and 1",
     "convolution_heads": "where each of 9 heads looks from one pixel; convolution and attention give the same image",
 }
 
