@@ -116,4 +116,5 @@ class Team:
     def abort(self) -> None:
         """End all of them, because this one cannot go on."""
         if self.comm is not None:
+            time.sleep(0.2)  # or the launcher ends before it has passed on what was printed
             self.comm.Abort(1)
