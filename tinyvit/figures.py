@@ -201,7 +201,7 @@ def make_figure(name: str, out: str | Path = "figures") -> Path:
     if name not in FIGURES:
         raise ValueError(f"there is no figure {name!r}; there are {', '.join(FIGURES)}")
     figure, numbers = FIGURES[name]()
-    return plots.save(figure, Path(out) / f"{name}.png", numbers, also=("svg", "pdf"))
+    return plots.save(figure, Path(out) / f"{name}.png", numbers, also=plots.VECTORS)
 
 
 def caption(name: str) -> str:

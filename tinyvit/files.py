@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,6 +27,17 @@ def write_atomically(path: Path, content: bytes | Iterable) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+@contextmanager
+def told(path, kind: type[Exception], *damage):
+    """An error of one ``kind`` that names the file, in the place of the exceptions that damage shows itself by."""
+    try:
+        yield
+    except kind:
+        raise
+    except damage as error:
+        raise kind(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def make_folder(folder: Path) -> Path:

@@ -786,6 +786,9 @@ def _plain_numbers(axis: Axis) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
+VECTORS = ("svg", "pdf")  # kinds for `also` that stay sharp on slides and in papers
+
+
 def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any], *, also: Sequence[str] = ()) -> Path:
     """Write a figure as PNG, and beside it a JSON file of the same stem with the numbers it shows.
 

@@ -23,8 +23,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """PNG alone, without its dots per inch, and few steps of the patches' ascent."""
-    for module in ("attention", "robustness"):
-        monkeypatch.setattr(f"tinyvit.runs.{module}.VECTORS", ())
+    monkeypatch.setattr("tinyvit.plots.VECTORS", ())
     monkeypatch.setattr("tinyvit.plots.DPI", 20)
     monkeypatch.setattr("tinyvit.runs.robustness.PATCH_STEPS", 2)
     monkeypatch.setattr("tinyvit.runs.robustness.CUES", 20)

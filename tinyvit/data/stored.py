@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zlib
-from contextlib import contextmanager
 from pathlib import Path
+
+from tinyvit import files
 
 LARGEST = 1 << 31  # bytes of one file; the largest of the data sets here, CIFAR-10-C's, have 154 MB
 
@@ -15,15 +16,9 @@ class DataFileError(ValueError):
     """A file of a data set that is missing, damaged, lying, or of another format; the message names it."""
 
 
-@contextmanager
 def told(path, *damage):
-    """A DataFileError that names the file, in the place of the exceptions that damage shows itself by."""
-    try:
-        yield
-    except DataFileError:
-        raise
-    except (*damage, OSError, EOFError, zlib.error) as error:
-        raise DataFileError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    """A DataFileError that names the file, in the place of what reading it raises."""
+    return files.told(path, DataFileError, *damage, OSError, EOFError, zlib.error)
 
 
 def content(path, largest: int = LARGEST) -> bytes:

@@ -6,10 +6,11 @@ Files from strangers are hostile. Everything that a header says is checked befor
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from reprlib import repr as short
 
 import numpy as np
+
+from tinyvit import files
 
 HEADER_LIMIT = 1 << 20  # bytes; the longest published header, of a thousand arrays, has an eighth of it
 NAME_LIMIT = 500
@@ -36,13 +37,9 @@ class Stored:
         return self.read().astype(dtype, order="C", copy=False)
 
 
-@contextmanager
 def told(path, *damage):
     """A WeightFileError that names the file, in the place of the exceptions that damage shows itself by."""
-    try:
-        yield
-    except damage as error:
-        raise WeightFileError(f"{path}: {error}") from error
+    return files.told(path, WeightFileError, *damage)
 
 
 def check_name(name: str) -> None:

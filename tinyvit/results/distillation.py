@@ -16,7 +16,7 @@ from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.nn.capture import capture
 from tinyvit.nn.module import Module
-from tinyvit.results.experiment import Experiment, Trial, of_length, scores, trained
+from tinyvit.results.experiment import Experiment, Trial, fitted, of_length, scores, trained
 from tinyvit.results.table import Difference, Table, appears
 from tinyvit.runs.tasks import Task, find_task
 from tinyvit.runs.training import initial_model
@@ -63,12 +63,7 @@ def measure(trial: Trial, seed: int) -> dict[str, dict]:
 @cache
 def taught(told: str, seed: int) -> Module:
     """The teacher that a trial, as JSON, describes."""
-    trial = Trial(**json.loads(told))
-    config = trial.config(seed)
-    task = find_task(config.data, seed=seed, train_size=config.train_size)
-    model = initial_model(config, task, **trial.model)
-    trained(model, config, task)
-    return model
+    return fitted(Trial(**json.loads(told)), seed)[0]
 
 
 def readings(model: Module, task: Task) -> dict[str, dict]:

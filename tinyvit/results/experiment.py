@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
 from tinyvit.results.table import Table
 from tinyvit.runs.config import RunConfig, configured
-from tinyvit.runs.run import NOISE, Batches
+from tinyvit.runs.run import NOISE, Batches, random_at
 from tinyvit.runs.tasks import Task, find_task
 from tinyvit.runs.training import augmentation_for, average_of, gradient_for, initial_model, optimizer_for, schedule_for
 from tinyvit.train import evaluate, training
@@ -85,8 +86,7 @@ def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | N
     batches = Batches(task.splits.train, config, 0, augmentation or augmentation_for(config, task))
     schedule, optimizer = schedule_for(config, batches.per_epoch), optimizer_for(config, model)
     gradient, average, losses = gradient or gradient_for(config, 1, Team()), average_of(config, model), []
-    noise = lambda step: np.random.default_rng([config.seed, NOISE, step])  # noqa: E731
-    for step in training(model, batches, gradient, optimizer, schedule, rng=noise):
+    for step in training(model, batches, gradient, optimizer, schedule, rng=partial(random_at, config, NOISE)):
         losses.append(step.loss)
         if average:
             average.update()

@@ -24,8 +24,6 @@ from tinyvit.models.catalogue import create_model
 from tinyvit.nn.module import Module
 from tinyvit.runs.training import model_of_run
 
-VECTORS = ("svg", "pdf")  # every figure is written as these too
-
 
 def of_photo(source, path, *, name: str | None = None) -> tuple[Module, np.ndarray, np.ndarray]:
     """A trained model, a photo as it takes it, and as it is shown.   -> model, (1, H, W, C), (1, H, W, C) from 0 to 1
@@ -71,10 +69,9 @@ def attention(model: Module, images: np.ndarray, pictures: np.ndarray, out: Path
     paths = [_overlaid(pictures, shown, out / "attention.png"), _overlaid(pictures, heads, out / "attention_heads.png")]
     distances = [of["distance_px"] for of in found["layers"].values() if of["distance_px"]]
     if distances:
-        uniform = [_of_uniform(maps[name], images.shape[1]) for name in names[:1]]
-        figure = plots.heads_by_depth(distances, y="mean attention distance (pixels)",
-                                      marks={"uniform attention": uniform[0]})  # fmt: skip
-        paths.append(plots.save(figure, out / "attention_distance.png", {"heads": distances}, also=VECTORS))
+        marks = {"uniform attention": _of_uniform(maps[names[0]], images.shape[1])}
+        figure = plots.heads_by_depth(distances, y="mean attention distance (pixels)", marks=marks)
+        paths.append(plots.save(figure, out / "attention_distance.png", {"heads": distances}, also=plots.VECTORS))
     paths += [_compared(group, out / f"attention_similarity_{i}.png") for i, group in enumerate(groups, 1)]
     return found | {"images": len(images), "figures": [str(path) for path in paths]}
 
@@ -119,7 +116,9 @@ def _groups(maps: dict, start: dict) -> list[dict]:
 
 
 def _overlaid(pictures: np.ndarray, shown: dict, path: Path) -> Path:
-    return plots.save(plots.attention_overlay(pictures, list(shown.values()), list(shown)), path, shown, also=VECTORS)
+    return plots.save(
+        plots.attention_overlay(pictures, list(shown.values()), list(shown)), path, shown, also=plots.VECTORS
+    )
 
 
 def _compared(group: dict, path: Path) -> Path:
@@ -128,4 +127,4 @@ def _compared(group: dict, path: Path) -> Path:
     names = [str(i + 1) for i in range(len(group["layers"]))]
     figure = plots.heat_maps({title: np.array(matrix) for title, matrix in panels.items()}, names, names, x="layer",
                              y="layer", label="cosine of attention", limits=(0, 1))  # fmt: skip
-    return plots.save(figure, path, group, also=VECTORS)
+    return plots.save(figure, path, group, also=plots.VECTORS)

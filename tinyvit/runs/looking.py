@@ -37,7 +37,6 @@ from tinyvit.train import classification
 
 MATRICES = {"hessian": curvature, "gauss-newton": gauss_newton, "fisher": empirical_fisher}
 OBJECTIVE = classification()
-VECTORS = ("svg", "pdf")  # every figure is written as these too
 RISE = 4.0  # nats: a slice along eigenvectors goes as far as the first one's parabola needs to rise so much
 
 
@@ -97,7 +96,7 @@ def draw_spectrum(found: dict, path: Path) -> Path:
     density = Density(*(np.array(found["density"][key]) for key in ("nodes", "weights")))
     name = f"{found['protocol']['matrix'].capitalize()}, loss {found['loss']:.3g}"
     figure = plots.hessian_spectrum({name: smoothed(density, linear=1.0)}, {name: found["lambda_max"]})
-    return plots.save(figure, path, found, also=VECTORS)
+    return plots.save(figure, path, found, also=plots.VECTORS)
 
 
 # landscapes --------------------------------------------------------------------------------
@@ -164,4 +163,4 @@ def _drawn(losses: np.ndarray, where: Slice, found: dict, out: Path) -> list[Pat
         axes = [where.steps, where.steps]
         pictures = {"landscape": plots.loss_contours(losses, axes, labels=where.labels),
                     "landscape_surface": plots.loss_surface(losses, axes, labels=where.labels)}  # fmt: skip
-    return [plots.save(figure, out / f"{name}.png", found, also=VECTORS) for name, figure in pictures.items()]
+    return [plots.save(figure, out / f"{name}.png", found, also=plots.VECTORS) for name, figure in pictures.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.data import Dataset
+from tinyvit.equations.loss import cross_entropy
 from tinyvit.nn.basic import Linear
 from tinyvit.nn.capture import capture
 from tinyvit.nn.embed import pixels
@@ -40,13 +40,11 @@ class Report:
 def scored(model: Module, dataset: Dataset) -> Report:
     """Loss, accuracy and confusion of a model in evaluation mode on (images, labels)."""
     logits, labels = predict(model, dataset.images), dataset.labels
-    shifted = logits - logits.max(-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     confusion = np.zeros((logits.shape[-1],) * 2, np.int64)
     np.add.at(confusion, (labels, logits.argmax(-1)), 1)
     right = np.diag(confusion)
     return Report(
-        loss=float(-np.mean(np.take_along_axis(log_p, labels[:, None], axis=-1))),
+        loss=float(cross_entropy(logits, labels)),
         accuracy=float(right.sum() / len(labels)),
         per_class=(right / np.maximum(confusion.sum(1), 1)).tolist(),
         confusion=confusion.tolist(),
@@ -65,9 +63,7 @@ def features(model: Module, images, *, blocks: int = 1, batch: int = 64) -> np.n
     names = _places(model, blocks)
     parts = []
     for at in range(0, len(images), batch):
-        with ExitStack() as stack:
-            stack.enter_context(no_grad())
-            seen = stack.enter_context(capture(model, *names))
+        with no_grad(), capture(model, *names) as seen:
             model(pixels(images[at : at + batch]))
             parts.append(np.concatenate([_pooled(raw(seen[name]), model) for name in names], axis=-1))
     return np.concatenate(parts)

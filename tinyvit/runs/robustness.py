@@ -49,7 +49,6 @@ HIDDEN = (0.125, 0.25, 0.5, 0.75)  # of all cells
 PATCHES = (0.1, 0.25)  # of the image's area
 PATCH_STEPS = 50  # of ascent
 CUES = 1000  # images whose shape and texture disagree
-VECTORS = ("svg", "pdf")  # every figure is written as these too
 
 
 def robustness(model: Module, task: Task, *, baseline: Module | None = None, images: int | None = None,
@@ -263,5 +262,5 @@ def draw(found: dict, path: Path) -> Path:
     corruptions = {name: [100 * x for x in (found["clean"], *shares)] for name, shares in found["corruptions"].items()}
     other = plots.heat_maps({"accuracy (%)": np.array(list(corruptions.values()))}, list(corruptions),
                             ["clean", *map(str, SEVERITIES)], x="severity", written=".0f", limits=(0, 100))  # fmt: skip
-    plots.save(other, path.with_name(f"{path.stem}_corruptions.png"), corruptions, also=VECTORS)
-    return plots.save(figure, path, found, also=VECTORS)
+    plots.save(other, path.with_name(f"{path.stem}_corruptions.png"), corruptions, also=plots.VECTORS)
+    return plots.save(figure, path, found, also=plots.VECTORS)

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ from tinyvit.train import evaluate, training
 from tinyvit.train.parallel import Team
 
 ORDER, NOISE, LOOKS = 1, 2, 3  # purposes of random numbers
+
+
+def random_at(config: RunConfig, purpose: int, at: int) -> np.random.Generator:
+    """Where the random numbers of an epoch's order, or of a step, come from."""
+    return np.random.default_rng([config.seed, purpose, at])
 
 
 @dataclass(frozen=True)
@@ -96,12 +102,8 @@ class Batches:
 
     def order(self, epoch: int) -> np.ndarray:
         """The images of an epoch: all of them, or several versions of some."""
-        rng, total, repeats = (
-            np.random.default_rng([self.config.seed, ORDER, epoch]),
-            len(self.dataset.labels),
-            self.config.repeats,
-        )
-        return rng.permutation(total) if repeats == 1 else repeated(total, rng, repeats=repeats)
+        rng, total = random_at(self.config, ORDER, epoch), len(self.dataset.labels)
+        return rng.permutation(total) if self.config.repeats == 1 else repeated(total, rng, repeats=self.config.repeats)
 
     def batch(self, chosen: np.ndarray, step: int) -> Dataset:
         """The images of a step, as the model sees them."""
@@ -109,7 +111,7 @@ class Batches:
         batch = Dataset(pixels(images[chosen]).astype(self.config.dtype, copy=False), labels[chosen])
         if self.augmentation is None:
             return batch
-        images, labels = self.augmentation(*batch, np.random.default_rng([self.config.seed, LOOKS, step]))
+        images, labels = self.augmentation(*batch, random_at(self.config, LOOKS, step))
         return Dataset(images.astype(self.config.dtype, copy=False), labels)
 
 
@@ -170,7 +172,7 @@ class Run:
         batches = Batches(self.task.splits.train, self.config, self.step, augmentation_for(self.config, self.task))
         schedule = schedule_for(self.config, batches.per_epoch)
         gradient = gradient_for(self.config, self.threads, self.team)
-        noise = lambda step: np.random.default_rng([self.config.seed, NOISE, step])  # noqa: E731
+        noise = partial(random_at, self.config, NOISE)
         began, first, waited = time.perf_counter(), self.step, self.team.seconds
         with interruptible() as asked:
             for step in training(self.model, batches, gradient, self.optimizer, schedule, rng=noise, start=self.step,
@@ -212,12 +214,11 @@ class Run:
 
         with self.average.weights() if self.average else nullcontext():
             save_weights(self.model, self.folder.weights)
-            test, validation = (
-                evaluate(self.model, part) for part in (self.task.splits.test, self.task.splits.validation)
-            )
+        test, last = self.score(self.task.splits.test), self.records[-1]
+        validation = {name: last[f"validation_{name}"] for name in test._fields}
         result = {"model": self.config.model, "data": self.config.data, "recipe": self.config.recipe,
                   "seed": self.config.seed, "steps": self.step, "parameters": self.model.num_parameters(),
-                  "training_loss": self.records[-1]["loss"], "validation": validation._asdict(),
+                  "training_loss": last["loss"], "validation": validation,
                   "test": test._asdict()}  # fmt: skip
         steps = [record["step"] for record in self.records]
         curves = {"loss": (steps, [record["loss"] for record in self.records]),

@@ -95,10 +95,14 @@ def config_of_run(folder) -> RunConfig:
 
 def model_of_run(folder) -> Module:
     """The model that a finished run has trained, in evaluation mode. Raises ValueError where there is none."""
+    return _model_and_own_task(folder)[0]
+
+
+def _model_and_own_task(folder) -> tuple[Module, Task]:
+    """A finished run's model, and the data that it has learned."""
     config = config_of_run(folder)
     task = find_task(config.data, seed=config.seed, size=config.img_size)
-    model = model_for(config.model, task, rng=None)
-    return load_weights(model, Path(folder) / "model.safetensors").eval()
+    return load_weights(model_for(config.model, task, rng=None), Path(folder) / "model.safetensors").eval(), task
 
 
 def model_and_task(source, *, data: str | None = None, name: str | None = None, seed: int = 0) -> tuple[Module, Task]:
@@ -108,9 +112,9 @@ def model_and_task(source, *, data: str | None = None, name: str | None = None, 
             digits unless others are named
     """
     if Path(source).is_dir():
+        model, own = _model_and_own_task(source)
         config = config_of_run(source)
-        model = model_of_run(source)
-        return model, find_task(data or config.data, seed=config.seed, size=config.img_size)
+        return model, find_task(data, seed=config.seed, size=config.img_size) if data else own
     if not Path(source).exists():
         raise ValueError(
             f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
