@@ -1,5 +1,6 @@
 """How the kernels of convolution cut their work up, which nobody should see."""
 
+import math
 from threading import Thread
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tinyvit as tv
 from tinyvit import machine
 from tinyvit.equations import correlation
+from tinyvit.equations.blocks import blocks
 from tinyvit.equations.convolution import conv2d
 
 CASES = {
@@ -37,15 +39,14 @@ def test_blocks_do_not_change_the_result(case, monkeypatch):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_cover_everything_once(monkeypatch):
-    for block in (1, 100, 400, 1000, 10**6):
-        monkeypatch.setattr(correlation, "BLOCK", block)
-        for shape, rows in (((7, 5, 3, 2), 5), ((1, 11, 3, 2), 11), ((0, 5, 3, 2), 5)):
-            windows = correlation.unfold(np.zeros(shape), size=(1, 1))
-            times = np.zeros(shape[:3], int)
-            for at in correlation._blocks(windows, correlation.Products(np.zeros((4, 2, 1, 1)), 1)):
+def test_blocks_cover_everything_once():
+    for budget in (1, 7, 40, 100, 10**6):
+        for places in ((7, 5, 3), (1, 11, 3), (0, 5, 3), (4, 0, 3), (3, 5)):
+            times = np.zeros(places, int)
+            for at in blocks(places, numbers=2, budget=budget):
                 times[at] += 1
-            assert (times == 1).all(), (block, shape, rows)
+                assert times[at].size * 2 <= max(budget, 2 * math.prod(places[2:]))
+            assert (times == 1).all(), (budget, places)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 
 from tinyvit.backend import on_device
+from tinyvit.equations.blocks import blocks
 from tinyvit.machine import shared_out
 from tinyvit.primitives.shape import borders, per_axis, unfold, zero_padded
 
@@ -102,7 +103,7 @@ def _cut(x, starts, lengths):
 
 # block by block ----------------------------------------------------------------------------
 
-BLOCK = 1 << 20  # numbers that a block of windows has; what is used again soon is still in the cache
+BLOCK = 1 << 20  # numbers that a block of windows has
 ON_DEVICE = 1 << 27  # there, a call is dear, and the caches are not ours to mind
 SHARES = 8  # partial sums of a filter's gradient, whatever the number of threads: it must not change the bits
 WORTH = 1 << 24  # NumPy's own multiply-adds that are worth starting a thread for: a few milliseconds of them
@@ -126,30 +127,20 @@ def _sums(windows, way, bias=None):
 def _filter_sums(windows, g, way):
     """For every number of the filters: the inputs it meets times their outputs' cotangents, summed over all windows."""
 
-    def of_share(blocks):
-        return reduce(np.add, (way.filter_sums(windows[block], g[block]) for block in blocks))
+    def of_share(share):
+        return reduce(np.add, (way.filter_sums(windows[block], g[block]) for block in share))
 
-    blocks = _blocks(windows, way)
-    if not blocks:  # a batch of none
+    parts = _blocks(windows, way)
+    if not parts:  # a batch of none
         return np.zeros_like(way.filters, dtype=np.result_type(windows, g))
-    shares = [blocks[i::SHARES] for i in range(min(SHARES, len(blocks)))]
+    shares = [parts[i::SHARES] for i in range(min(SHARES, len(parts)))]
     return way.as_weight(reduce(np.add, shared_out(of_share, shares, g.size * way.cost > WORTH)))
 
 
 def _blocks(windows, way) -> list:
-    """Indices (images, rows) that cut (B, rows, *places): several images, or some rows of one, as even as can be."""
-    B, rows, *places = windows.shape[: windows.ndim // 2]
-    budget = max(ON_DEVICE if on_device(windows) else BLOCK, way.filters.size)  # all filters are read for every block
-    at_once = max(budget // max(math.prod(places) * way.numbers, 1), 1)  # rows
-    if at_once >= rows:
-        return [(images, slice(None)) for images in _even(B, at_once // max(rows, 1))]
-    return [(slice(b, b + 1), part) for b in range(B) for part in _even(rows, at_once)]
-
-
-def _even(n: int, most: int) -> list:
-    """Slices of at most ``most`` that cut ``n``, of much the same length."""
-    length = -(-n // -(-n // most)) if n else 1
-    return [slice(i, i + length) for i in range(0, n, length)]
+    """Indices of blocks of windows: at least as many numbers as all filters have, which are read for every block."""
+    budget = max(ON_DEVICE if on_device(windows) else BLOCK, way.filters.size)
+    return blocks(windows.shape[: windows.ndim // 2], way.numbers, budget)
 
 
 # the two ways ------------------------------------------------------------------------------
