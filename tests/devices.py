@@ -14,7 +14,7 @@ from examples import ROWS
 
 import tinyvit as tv
 from tinyvit import Tensor, capture, create_model, gradients
-from tinyvit.analysis import attention_maps, curvature
+from tinyvit.analysis import attention_maps, curvature, gauss_newton, landscape, random_direction
 from tinyvit.analysis.attention_as_convolution import AttentionConv
 from tinyvit.autodiff.check import Case
 from tinyvit.autodiff.op import REGISTRY
@@ -23,7 +23,24 @@ from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import is_array, to_device, to_numpy
 from tinyvit.models.catalogue import PAPERS
 from tinyvit.nn.describe import input_shape
-from tinyvit.train import AdamW, constant, evaluate, gradient_of, predict, threaded, training
+from tinyvit.train import (
+    SGD,
+    Adam,
+    AdamW,
+    Average,
+    RMSprop,
+    accumulated,
+    adaptive_sharpness_aware,
+    clipped,
+    constant,
+    evaluate,
+    gradient_of,
+    layer_decay,
+    predict,
+    sharpness_aware,
+    threaded,
+    training,
+)
 
 # Those that are given images: the checks make their own. Models of tokens are built of the same layers and operators.
 SMALL = sorted(name for paper in PAPERS for name in paper.SMALL if not hasattr(create_model(name), "example_inputs"))
@@ -256,6 +273,13 @@ def helpers_differ(place: Place, name: str) -> float:
     expected, found = (curvature(objective, model, (images, targets[0])).matvec(v) for model in (host, away))
     assert isinstance(found, np.ndarray), "the curvature's products are arrays of the host"
     compared.numbers("the Hessian's product", found, expected)
+    if isinstance(raw(host(images)), np.ndarray):  # not a pair of outputs
+        expected, found = (gauss_newton(objective, model, (images, targets[0])) @ v for model in (host, away))
+        compared.numbers("the Gauss–Newton product", found, expected)
+    along = random_direction(host, rng=np.random.default_rng(7))
+    expected, found = (landscape(objective, model, (images, targets[0]), [along], [[0, 0.1]], dtype=np.float64)
+                       for model in (host, away))  # fmt: skip
+    compared.numbers("the landscape", found, expected)
     return compared.worst
 
 
@@ -309,6 +333,38 @@ def functions_differ(place: Place) -> float:
     return compared.worst
 
 
+OPTIMISERS = {
+    "SGD": lambda model: SGD(model, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "RMSprop": lambda model: RMSprop(model, weight_decay=0.1),
+    "Adam": lambda model: Adam(model, weight_decay=0.1, amsgrad=True),
+    "AdamW": lambda model: AdamW(model, groups=layer_decay(model, 0.5)),
+}
+
+
+def recipes_differ(place: Place) -> float:
+    """SAM of both kinds, of parts and clipped; every optimiser, from its saved state in between; averaged weights."""
+    compared = Compared(place, 1e-8)
+    for i, make in enumerate(OPTIMISERS.values()):
+        host, away, batch = twins(place, "resnet_digits" if i % 2 else "vit_digits")
+        wrap = adaptive_sharpness_aware if i // 2 else sharpness_aware
+        gradient = clipped(accumulated(wrap(gradient_of(objective)), parts=2), norm=1.0)
+        for model in (host, away):
+            optimizer, average = make(model), Average(model, 0.5)
+            for _ in training(model, [batch] * 2, gradient, optimizer, constant(1e-3), rng=noise()):
+                average.update()
+                state, optimizer = optimizer.state(), make(model)
+                assert all(isinstance(x, np.ndarray | int) for x in state.values()), "a state is of the host"
+                optimizer.restore(state)
+            average.restore(average.state())
+            optimizer.step(gradient(model, batch)[1], 1e-3)
+            if model is host:
+                expected = average.arrays, optimizer._arrays()
+        for found, wanted in zip((average.arrays, optimizer._arrays(), away.state_dict()),
+                                 (*expected, host.state_dict()), strict=True):  # fmt: skip
+            compared.arrays(found, wanted)
+    return compared.worst
+
+
 def attention_conv_differs(place: Place) -> float:
     """Attention that is a convolution, with the derivative of its positions."""
     rng = np.random.default_rng(8)
@@ -346,6 +402,7 @@ def text_differs(place: Place) -> float:
 
 OTHER_CHECKS = {
     "functions": functions_differ,
+    "recipes": recipes_differ,
     "attention as convolution": attention_conv_differs,
     "boxes": boxes_differ,
     "text": text_differs,

@@ -268,6 +268,12 @@ EXAMPLES = {
         call(normal(6, 4, 18), normal(2, 3, 4, 4), positive(6, 1, 4, 4), num_heads=3),
         call(normal(4, 3, 12), normal(2, 1, 3, 3), num_heads=2),
     ],
+    "neighbourhood_attention": [
+        call(*[normal(2, 4, 5, 6)] * 3, normal(3, 4, 5, 9), num_heads=3, kernel_size=3),
+        call(normal(2, 3, 9, 4), normal(2, 5, 11, 4), normal(2, 5, 11, 4), coins(3, 9, 9), num_heads=2, kernel_size=3,
+             scale=0.7),
+        call(normal(2, 6, 7, 3), normal(2, 8, 9, 3), normal(2, 8, 9, 3), num_heads=1, kernel_size=5),
+    ],
     "outlook_attention": [
         call(normal(2, 5, 4, 6), normal(2, 3, 2, 2 * 81), num_heads=2, stride=2),
         call(normal(2, 3, 4, 3), normal(2, 3, 4, 81), positive(2, 1, 12, 9, 9), num_heads=1),
@@ -577,6 +583,15 @@ REFUSED = {
                 normal(8, 8), None, num_heads=2),
         refused(ValueError, "(4, 5)", *[normal(2, 3, 8)] * 3, normal(24, 8), None, normal(8, 8), None,
                 normal(4, 5), num_heads=2),
+    ],
+    "neighbourhood_attention": [
+        refused(ValueError, "an odd number, which has a middle, got 2", *[normal(1, 4, 5, 6)] * 3, num_heads=3,
+                kernel_size=2),
+        refused(ValueError, "4×5 has no 5×5 neighbours", *[normal(1, 4, 5, 6)] * 3, num_heads=3, kernel_size=5),
+        refused(ValueError, "4 heads cannot share a width of 6", *[normal(1, 4, 5, 6)] * 3, num_heads=4, kernel_size=3),
+        refused(ValueError, "(1, 6, 5, 6)", normal(1, 4, 5, 6), *[normal(1, 6, 5, 6)] * 2, num_heads=3, kernel_size=3),
+        refused(ValueError, "to 1 places", normal(1, 4, 5, 6), *[normal(1, 8, 9, 6)] * 2, num_heads=2, kernel_size=3),
+        refused(ValueError, "images (B, H, W, C)", *[normal(4, 5, 6)] * 3, num_heads=3, kernel_size=3),
     ],
     "outlook_attention": [
         refused(ValueError, "2·3⁴", normal(2, 5, 4, 6), normal(2, 3, 2, 81), num_heads=2, stride=2),

@@ -96,8 +96,9 @@ def replay(path) -> Replayed:
 
 def replay_model(z: dict, meta: dict) -> Replayed:
     """One forward and one backward of our model with the file's parameters, compared at every point the file has."""
-    reference, model = build(meta)
-    named = lambda name: renamed(name, reference.names)  # noqa: E731
+    reference, model = build(meta, part(z, "state"))
+    names = reference.names(model.config) if callable(reference.names) else reference.names
+    named = lambda name: renamed(name, names)  # noqa: E731
     model.load_state_dict({named(k): x for k, x in part(z, "state").items()})
     if meta["mode"] == "train":
         model.train(np.random.default_rng(0))
@@ -137,10 +138,11 @@ def replay_model(z: dict, meta: dict) -> Replayed:
     return result
 
 
-def build(meta: dict):
+def build(meta: dict, state: dict):
     """The reference's entry and our model of the file's configuration, a blueprint waiting for its parameters."""
     source, cls = meta["source"].split()[0], meta["config"].get("cls", "")
-    reference, what = MODELS.get((source, cls)), cls or meta["name"]
+    block = meta["config"].get("kwargs", {}).get("block")  # a class may be made of other blocks in another paper
+    reference, what = MODELS.get((source, f"{cls} of {block}"), MODELS.get((source, cls))), cls or meta["name"]
     if reference is None:
         raise NotBuilt(f"{what} of {meta['source']}")
     known, settings = {f.name for f in fields(reference.config)}, {}
@@ -150,6 +152,8 @@ def build(meta: dict):
             settings[reference.arguments.get(name, name)] = tuple(value) if isinstance(value, list) else value
         if unknown := sorted(settings.keys() - known):
             raise NotBuilt(f"{what} of {meta['source']} with {', '.join(unknown)}")
+        if reference.head:
+            settings["num_classes"] = len(state[reference.head])
         follow = {name: rule(settings) for name, rule in reference.defaults.items() if settings.get(name) is None}
         return reference, reference.model(reference.config(**settings | follow), rng=None)
     except ValueError as error:
@@ -172,7 +176,7 @@ def arguments(meta: dict, fixed: dict) -> dict:
 
 def in_their_layout(value, name: str, maps_last):
     """A captured value as the reference lays it out: maps channels-first, tokens and attention weights as ours."""
-    is_map = value.ndim == 4 and not name.endswith(".weights")
+    is_map = value.ndim in (4, 5) and not name.endswith(".weights")
     return first(value).data if is_map and not maps_last else value.data
 
 

@@ -12,7 +12,7 @@ import pytest
 from contenders import absent, broken, dying, noisy
 
 from tinyvit import bench as package
-from tinyvit import cli, machine
+from tinyvit import cli, create_model, machine
 from tinyvit.bench import (
     AXES,
     WORKLOADS,
@@ -30,15 +30,18 @@ from tinyvit.bench import (
     hand_written,
     machine_facts,
     measure,
+    members,
     scaling,
+    throughput,
     workloads,
     write_rows,
 )
 from tinyvit.bench.contender import Turn, sampled
 from tinyvit.bench.ours import gradient, inference, on_one_thread, training_step
-from tinyvit.bench.scaling import Axis, macs, power
+from tinyvit.bench.scaling import Axis, power
 from tinyvit.bench.tasks import Convolution, Images, Windows
 from tinyvit.bench.workloads import and_torch
+from tinyvit.models.catalogue import PAPERS, paper_of
 
 SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 10}
 TASK = Images("vit_tiny_patch16_224", SIZES, batch=10)
@@ -337,11 +340,14 @@ def test_the_power_of_a_law():
 
 
 def test_arithmetic_is_linear_in_batch_and_depth_and_more_than_that_in_tokens():
-    expected = {axis.name: power({size: macs(task) for size, task in axis.tasks.items()}) for axis in AXES}
+    expected = {axis.name: power({size: task.macs() for size, task in axis.tasks.items()}) for axis in AXES}
     assert expected["batch"] == pytest.approx(1.0, abs=1e-12)
     assert 0.98 < expected["depth"] < 1.0, "patches and head do not grow with it"
     assert 1.05 < expected["tokens"] < 1.5
-    for axis in AXES[1:]:
+    assert 1.9 < expected["places_MSA"] < 2.0, "the projections are linear"
+    assert expected["places_W_MSA"] == pytest.approx(1.0, abs=1e-12)
+    assert expected["places_NA"] == pytest.approx(1.0, abs=1e-12)
+    for axis in AXES[1:3]:
         for size, task in axis.tasks.items():
             model = task.blueprint()
             assert size == (model.config.depth if axis.name == "depth" else model.pos_embed.shape[1])
@@ -467,6 +473,34 @@ def test_without_a_peer_nothing_is_said_of_it(only_tiny, capsys):
     assert "torch is not measured" not in capsys.readouterr().out
 
 
+def test_every_paper_has_a_member_in_the_throughput_and_all_are_of_one_size():
+    """The member nearest to ViT-S/16, which is its own paper's."""
+    names = members()
+    assert names.count("vit_small_patch16_224") == 1
+    assert {paper_of(name) for name in names} == {paper.PAPER for paper in PAPERS if paper.PUBLISHED}
+    assert {"deit_small_patch16_224", "swin_tiny_patch4_window7_224", "resnet34", "bert_base_uncased"} <= set(names)
+    sides = [getattr(create_model(name).config, "img_size", None) for name in names]
+    assert set(sides) == {224, None}, "images at one resolution, and texts"
+
+
+def test_throughput_is_relative_to_the_reference(monkeypatch, capsys):
+    """Texts have two inputs here; no number is claimed of how fast anything is."""
+    monkeypatch.setattr(sys.modules["tinyvit.bench.throughput"], "REFERENCE", "vit_digits")
+    names = ["resnet_digits", "transformer_micro", "vit_digits"]
+    rows = list(throughput(names, facts=FACTS, place=Here, repeats=2))
+    assert [row.name for row in rows] == names
+    assert rows[0].parameters == create_model("resnet_digits").num_parameters()
+    for row in rows:
+        assert row.result.workload.batch == FACTS.threads, "an image for every thread"
+        assert row.relative == pytest.approx(1 / row.result.paired_ratio("vit_digits"))
+        assert json.loads(json.dumps(row.row())) == row.row()
+        assert row.row()["macs"] == row.macs > 0
+    monkeypatch.setattr(package, "throughput", lambda names, **settings: rows)
+    assert cli.main(["bench", "--models", "--quiet", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*names, "beside ViT-S/16"))
+
+
 def test_the_command_prints_how_time_grows(only_tiny, tmp_path, monkeypatch, capsys):
     axes = [Axis("batch", "a tiny ViT", {n: replace(TASK, batch=n) for n in (2, 4)})]
     monkeypatch.setattr(package, "scaling", partial(scaling, axes, place=Here))
@@ -490,6 +524,8 @@ def test_the_command_prints_how_time_grows(only_tiny, tmp_path, monkeypatch, cap
         (["--workload", "W9"], 1, "there is no workload 'W9'"),
         (["W9"], 1, "there is no workload 'W9'"),
         (["W2", "--scaling"], 1, "--scaling is measured alone, without W2"),
+        (["--scaling", "--models"], 1, "--scaling is measured alone, without --models"),
+        (["--models", "vit"], 1, "there is no model 'vit'"),
         (["--json", "."], 1, "it is a folder"),
         (["--json", "FILE/below/b.json"], 1, "cannot write into the folder"),
     ],

@@ -1,12 +1,14 @@
 """Photos of every mode through the preprocessing and a model with weights from a file."""
 
 import io
+import math
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinyvit import cli, create_model, plots, save_weights
+from tinyvit.analysis import attention_maps, rollout
 from tinyvit.classify import class_flow, classify, preprocessing
 from tinyvit.data.photo import IMAGENET, framed, load_photo, normalised
 
@@ -108,6 +110,9 @@ def test_each_family_is_tested_in_its_own_way():
     assert preprocessing("vit_base_patch16_384", 384).crop == 1.0
     assert preprocessing("vit_base_patch16_224", 224, "imagenet").mean == IMAGENET.mean
     assert preprocessing("resnet50", 224) == IMAGENET
+    volo = {"volo_d1_384": 1.0, "volo_d2_384": 1.0, "volo_d3_448": 1.0, "volo_d4_448": 1.15, "volo_d5_512": 1.15}
+    assert {name: preprocessing(name, int(name[-3:])).crop for name in volo} == volo
+    assert preprocessing("volo_d4_224", 224).crop == 0.96
 
 
 def test_the_classes_are_those_of_the_model(weights, rng, tmp_path):
@@ -122,14 +127,30 @@ def test_the_classes_are_those_of_the_model(weights, rng, tmp_path):
     assert 0 < seen.attention.sum() < 1
 
 
-def test_class_attention_layers_are_read(rng):
-    flow = class_flow(create_model("volo_micro", rng=rng), rng.normal(size=(1, 32, 32, 3)).astype(np.float32))
-    assert flow.shape == (4, 4)
+@pytest.mark.parametrize("name", ["volo_digits", "cait_digits", "ceit_digits", "deit_digits", "swin_digits",
+                                  "sasa_digits", "t2t_vit_t_digits", "simple_vit_digits"])  # fmt: skip
+def test_attention_of_every_kind_is_followed_to_what_the_head_reads(name, rng):
+    model, image = create_model(name, rng=rng), rng.normal(size=(1, 8, 8, 1)).astype(np.float32)
+    flow, maps = class_flow(model, image), attention_maps(model, image)
+    places = math.isqrt(next(iter(maps.values())).shape[-1])
+    assert flow.shape == (places, places)
+    assert (flow > 0).all()
+    head = rollout(maps)[0]
+    prefix = head.shape[1] - places**2
+    row = head.mean(axis=0) if not prefix else head[-1 if name == "ceit_digits" else 0]
+    np.testing.assert_allclose(flow.ravel(), row[prefix:], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet_digits", "mixer_digits", "simple_vit_digits"])
-def test_without_a_class_token_there_is_none(name, rng):
-    with pytest.raises(ValueError, match="no class token"):
+def test_the_mean_of_the_patches_is_followed_where_the_head_reads_it(rng):
+    model = create_model("vit_digits", rng=rng, global_pool="avg")
+    image = rng.normal(size=(1, 8, 8, 1)).astype(np.float32)
+    flow = rollout(attention_maps(model, image))[0]
+    np.testing.assert_allclose(class_flow(model, image).ravel(), flow[1:, 1:].mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["resnet_digits", "mixer_digits"])
+def test_without_attention_there_is_none(name, rng):
+    with pytest.raises(ValueError, match="attention: this model has none that can be followed"):
         class_flow(create_model(name, rng=rng), rng.normal(size=(1, 8, 8, 1)).astype(np.float32))
 
 

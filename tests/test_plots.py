@@ -91,6 +91,39 @@ def test_attention_overlay_shows_the_maps(rng):
             np.testing.assert_array_equal(shown(axes[n, 1 + m]), maps[m][n].ravel())
 
 
+def test_attention_overlay_lays_a_photo_over_the_map(rng):
+    images, maps = rng.uniform(size=(2, 8, 8, 3)), [rng.uniform(size=(2, 4, 4))]
+    axes = plots.attention_overlay(images, maps, ["rollout"]).axes
+    for row in range(2):
+        image, both = axes[2 * row], axes[2 * row + 1]
+        np.testing.assert_array_equal(image.images[0].get_array(), images[row])
+        np.testing.assert_array_equal(both.images[0].get_array(), maps[0][row])
+        np.testing.assert_array_equal(both.images[1].get_array(), images[row])
+        assert both.images[1].get_alpha() < 1
+
+
+def test_heads_by_depth_has_a_point_for_each_head(rng):
+    heads = [[1.0, 2.0], [3.0, 4.0, 8.0]]
+    (axes,) = plots.heads_by_depth(heads, y="distance (px)", marks={"uniform": 9.0}).axes
+    points, more, mean, mark = axes.lines
+    np.testing.assert_array_equal(points.get_xydata(), [[1, 1], [1, 2]])
+    np.testing.assert_array_equal(more.get_xydata(), [[2, 3], [2, 4], [2, 8]])
+    np.testing.assert_array_equal(mean.get_xydata(), [[1, 1.5], [2, 5]])
+    assert mark.get_ydata()[0] == 9
+    assert axes.get_ylim()[1] > 9, "the mark is cut off"
+    assert axes.get_ylabel() == "distance (px)"
+
+
+def test_pictures_show_images_in_colour_and_as_ink(rng):
+    images = {"photo": rng.random((4, 5, 3)), "digit": rng.random((3, 3, 1)), "another": rng.random((2, 2, 3))}
+    axes = plots.pictures(images, columns=2).axes
+    assert [a.get_title() for a in axes] == ["photo", "digit", "another", ""]
+    for a, image in zip(axes, images.values(), strict=False):
+        np.testing.assert_array_equal(a.images[0].get_array().data, image.squeeze())
+    assert axes[1].images[0].get_clim() == (0, 1)
+    assert not axes[3].images
+
+
 def test_hessian_spectrum_shows_the_curves_and_marks_the_largest():
     grid = np.linspace(-1, 60, 50)
     curves = {"ViT": (grid, np.exp(-np.abs(grid))), "ResNet": (grid, np.exp(-(grid**2) / 100))}
@@ -118,6 +151,48 @@ def test_training_curves_show_the_records(rng):
         np.testing.assert_allclose(shares.get_ydata(), 100 * record["accuracy"][1])
 
 
+def test_loss_contours_show_the_plane_and_the_path(rng):
+    a, b = np.linspace(-1, 1, 7), np.linspace(0, 4, 5)
+    losses = 0.5 + a[:, None] ** 2 + 0.1 * b**2
+    path = np.array([[0.9, 3.0], [0.5, 1.0], [0.0, 0.0]])
+    figure = plots.loss_contours(losses, [a, b], path=path, labels=["α (units)", "β (units)"], levels=9)
+    axes, bar = figure.axes
+    filled, white = axes.collections
+    np.testing.assert_allclose(filled.levels, np.geomspace(0.5, losses.max(), 9))
+    np.testing.assert_array_equal(white.levels, filled.levels)
+    assert filled.get_cmap().name == "viridis"  # can be told apart by the colour-blind, and in grey
+    lowest = filled.get_paths()[0].vertices  # the region under the second level: around a = b = 0
+    assert np.all(0.5 + lowest[:, 0] ** 2 + 0.1 * lowest[:, 1] ** 2 <= filled.levels[1] + 0.1)
+    assert lowest[:, 1].min() == 0
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), path)
+    np.testing.assert_array_equal(axes.lines[2].get_xydata(), path[:1])
+    np.testing.assert_array_equal(axes.lines[3].get_xydata(), [[0, 0]])
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("α (units)", "β (units)", "loss (nats)")
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["0.5", "1.24", "3.1"]
+
+
+def test_loss_contours_leave_holes_and_stand_a_plain(tmp_path):
+    losses = np.ones((4, 3))
+    plots.save(plots.loss_contours(losses, [range(4), range(3)]), tmp_path / "flat.png", {})
+    losses[1, 1], losses[0, 0], losses[3] = np.nan, np.inf, -2.0
+    axes = plots.loss_contours(losses, [range(4), range(3)]).axes[0]
+    np.testing.assert_allclose(axes.collections[0].levels, np.linspace(-2, 1, 12))  # no logarithm of these
+
+
+def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
+    a, b = np.linspace(-1, 1, 6), np.linspace(0, 4, 5)
+    losses = rng.uniform(1, 3, (6, 5))
+    axes = plots.loss_surface(losses, [a, b], labels=["α (m)", "β (s)"], limit=2.5).axes[0]
+    corners = axes.collections[0]._vec if hasattr(axes.collections[0], "_vec") else None
+    faces = np.array(axes.collections[0]._faces) if corners is None else np.reshape(corners[:3].T, (-1, 4, 3))
+    assert len(faces) == 5 * 4
+    for x, y, z in faces.reshape(-1, 3):
+        i, j = np.argmin(np.abs(a - x)), np.argmin(np.abs(b - y))
+        assert (x, y) == (a[i], b[j])
+        assert z == min(losses[i, j], 2.5)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_zlabel()) == ("α\n(m)", "β\n(s)", "loss (nats)")
+
+
 def test_convolution_heads_shows_heads_outputs_and_difference(rng):
     attention = rng.uniform(size=(9, 5, 5))
     convolution = rng.normal(size=(4, 4))
@@ -143,6 +218,24 @@ def test_figures_can_be_drawn_into_given_axes(rng):
     assert first.lines
     assert second.lines
     assert third.lines
+
+
+def test_token_maps_show_groups_texts_and_frames():
+    groups, texts = np.array([[0, -1, 2], [1, 1, 5]]), np.array([["a", "b", ""], [1, 2, 3]])
+    panels = {"one": plots.Tokens(groups, texts, [(0, 1, 2, 2)]), "two": plots.Tokens(np.zeros((4, 4), int))}
+    first, second, told, empty = plots.token_maps(panels, columns=2, legend=["x", "y"]).axes
+    assert (first.get_title("left"), second.get_title("left")) == ("one", "two")
+    (squares,) = first.collections
+    assert np.array_equal(np.ma.filled(squares.get_array(), -1), groups)
+    assert [(*text.get_position(), text.get_text()) for text in first.texts] == [
+        (column, row, texts[row, column]) for row, column in np.ndindex(2, 3)
+    ]
+    assert [(f.get_xy(), f.get_height(), f.get_width()) for f in first.patches] == [((0.5, -0.5), 2, 2)]
+    assert [*second.texts, *second.patches, *empty.collections] == []
+    handles = told.get_legend().legend_handles
+    assert [text.get_text() for text in told.get_legend().texts] == ["x", "y"]
+    colour = squares.get_cmap()(squares.norm([0, 1]))
+    np.testing.assert_allclose([handle.get_facecolor() for handle in handles], colour, atol=1 / 255)
 
 
 # ---- manners -------------------------------------------------------------------------------------
@@ -241,6 +334,11 @@ def test_an_interrupted_save_leaves_the_old_files(figure, tmp_path, monkeypatch)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.png"]
 
 
+def test_the_same_figure_in_other_kinds(figure, tmp_path):
+    assert plots.save(figure, tmp_path / "f.png", {}, also=("svg", "pdf")) == tmp_path / "f.png"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.pdf", "f.png", "f.svg"]
+
+
 def test_only_png_is_written(figure, tmp_path):
     with pytest.raises(ValueError, match=r"path: expected a name that ends in .png, got 'f.pdf'"):
         plots.save(figure, tmp_path / "f.pdf", {})
@@ -263,6 +361,28 @@ def test_lines_draws_measurements_and_theory():
 def test_lines_without_a_name_have_no_legend():
     (axes,) = plots.lines({"": ([0, 1], [0, 1])}, x="x", y="y").axes
     assert axes.get_legend() is None
+
+
+def test_run_lines_shows_every_run_and_the_means(rng):
+    values = rng.uniform(size=(3, 4))
+    (axes,) = plots.run_lines({"one": ([1, 10, 100], values)}, x="images", y="%", log="x").axes
+    mean, *runs = axes.lines
+    np.testing.assert_allclose(mean.get_ydata(), values.mean(axis=1))
+    np.testing.assert_array_equal([run.get_ydata() for run in runs], values.T)
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10", "100"]
+
+
+def test_run_dots_shows_every_run_in_its_row_and_colour():
+    rows = {"above": {"a": [1.0, 3.0], "b": [5.0]}, "below": {"b": [7.0, 8.0]}}
+    (axes,) = plots.run_dots(rows, x="%").axes
+    dots_a, mean_a, dots_b, mean_b = axes.lines
+    np.testing.assert_array_equal(dots_a.get_xdata(), [1, 3])
+    np.testing.assert_array_equal(dots_b.get_xdata(), [5, 7, 8])
+    np.testing.assert_array_equal(np.round(dots_b.get_ydata()), [0, 1, 1])
+    np.testing.assert_array_equal([*mean_a.get_xdata(), *mean_b.get_xdata()], [2, 5, 7.5])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["above", "below"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row stands on top"
 
 
 def test_heat_maps_share_rows_and_colours(rng):

@@ -80,4 +80,4 @@ def test_readme_commands_are_those_that_ci_runs():
         assert f"```bash\n{command}\n```" in readme
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
     assert tour.endswith("/tinyvit tour")
-    assert tests.endswith("/pytest")
+    assert "/pytest" in tests

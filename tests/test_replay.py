@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from replay import NotBuilt, main, replay
 
 from tinyvit.autodiff.watch import Listener, listening
 
-FILES = sorted(DATA.glob("shared-*.npz"))
+FILES = sorted([*DATA.glob("shared-*.npz"), *DATA.glob("replay-*.npz")])
 OTHER_LAYOUTS = {"shared-op-optim", "shared-op-schedule"}  # trajectories and tables, read by tests/train
+
+replayed = cache(replay)  # two tests look at the same result
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.stem not in OTHER_LAYOUTS], ids=lambda p: p.stem)
 def test_every_number_of_a_reference_file(path):
-    result = replay(path)
+    result = replayed(path)
     assert result.not_built == []
     limit = 1e-10 if "-op-" in path.stem else 1e-9
     assert result.errors[result.worst] < limit, f"{result.worst}: {result.errors[result.worst]:.1e}"
@@ -56,7 +59,7 @@ def test_every_key_of_a_file_is_compared_or_used(path):
     pattern = COMPARED.get(path.stem) or COMPARED["op" if "-op-" in path.stem else "model"]
     with np.load(path) as z:
         keys = {k for k in z.files if re.fullmatch(pattern, k)}
-    assert keys == replay(path).errors.keys() - {"parameters", "loss"}
+    assert keys == replayed(path).errors.keys() - {"parameters", "loss"}
 
 
 def changed(path, tmp_path, **arrays):

@@ -51,6 +51,7 @@ from tinyvit.equations.loss import (
     smooth_l1,
     soft_distillation,
 )
+from tinyvit.equations.neighbourhood import neighbourhood_attention
 from tinyvit.equations.normalize import (
     batch_norm,
     batch_norm_inference,
@@ -64,7 +65,6 @@ from tinyvit.equations.outlook import outlook_attention
 from tinyvit.equations.pooling import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from tinyvit.equations.resize import pixel_shuffle, resize
 from tinyvit.equations.sampling import embedding, grid_sample
-from tinyvit.models.catalogue import create_model, list_models
 from tinyvit.nn.capture import capture
 from tinyvit.nn.describe import count_macs, describe
 from tinyvit.nn.module import Buffer, Frozen, Module, Parameter, Sequential, StateError, swapped
@@ -116,7 +116,9 @@ _TOOLS = {
     "check_model": "nn.check",
     "check_op": "autodiff.check",
     "draw": "autodiff.draw",
+    "create_model": "models.catalogue",
     "inspect_weights": "models.inspection",
+    "list_models": "models.catalogue",
     "profile": "nn.profile",
 }
 

@@ -37,7 +37,8 @@ class Blueprint:
     item = __float__ = __array__
 
     def __getitem__(self, index):
-        return Blueprint(_ghost(self)[_ghost(index)].shape, self.dtype)
+        nothing = np.broadcast_to(np.zeros((), "V0"), self.shape)  # elements of no bytes: picking any is free
+        return Blueprint(nothing[_ghost(index)].shape, self.dtype)
 
     def __setitem__(self, index, value):
         """Nothing to keep."""
@@ -209,4 +210,5 @@ def _(x, **_):
 
 @_rule(np.asarray)
 def _(x, dtype=None, **_):
-    return np.asarray(x, dtype)  # a table keeps its numbers: an index is made of them
+    table = np.asarray(x, dtype)
+    return Blueprint(table.shape, table.dtype) if table.dtype.kind in "fc" else table  # an index keeps its numbers

@@ -1,4 +1,4 @@
-"""What a published model sees in a photo, and where its class token looked."""
+"""What a published model sees in a photo, and where it looked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvit.analysis import attention_maps, class_attention, rollout
+from tinyvit.analysis import attention_maps, rollout
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.data.photo import IMAGENET, INCEPTION, Preprocess, framed, load_photo, normalised
 from tinyvit.equations.activation import softmax
@@ -18,12 +18,16 @@ from tinyvit.nn.weights import load_weights
 
 STYLES = {"inception": INCEPTION, "imagenet": IMAGENET}
 
-# How the published weights were tested, by family: colours, crop at 224 pixels, crop of larger images. From timm's
-# configurations (ViT: those of "How to train your ViT?"; ResNet: torchvision's crop, here with bicubic interpolation).
+# How the published weights were tested, by family or by name: colours, crop at 224 pixels, crop of larger images. From
+# timm's configurations (ViT: those of "How to train your ViT?"; ResNet: torchvision's crop, here with bicubic
+# interpolation).
 TESTED = {
     "vit": (INCEPTION, 0.9, 1.0),
     "mixer": (INCEPTION, 0.875, 1.0),
-    "volo": (IMAGENET, 0.96, 1.15),
+    "bit": (INCEPTION, 0.875, 1.0),
+    **dict.fromkeys(("resnetv2_50", "resnetv2_101"), (INCEPTION, 0.95, 1.0)),
+    "volo": (IMAGENET, 0.96, 1.0),
+    **dict.fromkeys(("volo_d4_448", "volo_d5_448", "volo_d5_512"), (IMAGENET, 0.96, 1.15)),
     "cait": (IMAGENET, 1.0, 1.0),
     "deit": (IMAGENET, 0.9, 1.0),
     "swin": (IMAGENET, 0.9, 1.0),
@@ -36,7 +40,7 @@ class Seen:
     """What came out.
 
     classes    the most probable, best first: (name, probability) · picture: what the model was given, (H, W, 3) bytes
-    attention  how much of each place reached the class token, (gh, gw), if that was asked for
+    attention  how much of each place reached what the head reads, (gh, gw), if that was asked for
     """
 
     classes: list[tuple[str, float]]
@@ -50,7 +54,7 @@ def classify(path, name: str, *, weights, labels=None, style: str | None = None,
 
     labels     a text file with a name for every class, one a line; without it a class is its number
     style      "inception" or "imagenet": other colours than those of the paper's own weights
-    attention  whether to follow the class token's attention
+    attention  whether to follow the attention
 
     Raises ValueError for a model that takes no photos, an image or labels that do not fit, or no attention to follow.
     """
@@ -71,14 +75,15 @@ def classify(path, name: str, *, weights, labels=None, style: str | None = None,
 
 def preprocessing(name: str, size: int, style: str | None = None) -> Preprocess:
     """How photos are prepared for a model."""
-    own, crop, large = TESTED.get(paper_of(name).family, OTHERS)
+    own, crop, large = TESTED.get(name) or TESTED.get(paper_of(name).family, OTHERS)
     return replace(STYLES[style] if style else own, crop=crop if size <= 224 else large)
 
 
 def photo_size(model: Module, name: str) -> int:
     """The side of the photos that a model takes. Raises ValueError if it takes none."""
     size, channels = getattr(model.config, "img_size", None), getattr(model.config, "in_chans", None)
-    if not isinstance(size, int) or channels != 3 or not getattr(model.config, "num_classes", 0):
+    of_clips = hasattr(model.config, "num_frames")
+    if of_clips or not isinstance(size, int) or channels != 3 or not getattr(model.config, "num_classes", 0):
         raise ValueError(f"model: {name} does not classify square photos in colour")
     return size
 
@@ -94,20 +99,36 @@ def read_labels(path, classes: int) -> list[str]:
 
 
 def class_flow(model: Module, images) -> np.ndarray:
-    """How much of each place reaches the class token: rollout, or the mean of class-attention layers.   -> (gh, gw)
+    """How much of each place reaches what the head reads, by rollout.   -> (gh, gw)
 
-    Raises ValueError for a model in which no class token attends to all places.
+    The head reads the class token, or the mean of all. Raises ValueError for a model without attention.
     """
     try:
-        maps = [m for m in attention_maps(model, images).values() if m.ndim == 4]
-    except ValueError:
-        maps = []  # it has no attention at all
-    if only_class := [m for m in maps if m.shape[2] == 1 < m.shape[3]]:
-        side = math.isqrt(only_class[0].shape[3])
-        return np.mean(only_class, axis=(0, 1, 2, 3))[-side * side :].reshape(side, side)
-    tokens = {m.shape[2:] for m in maps}
-    side = math.isqrt(maps[0].shape[3]) if maps else 0
-    prefix = maps[0].shape[3] - side * side if maps else 0
-    if len(tokens) != 1 or not prefix:
-        raise ValueError("attention: this model has no class token that attends to all places")
-    return class_attention(rollout(maps), (side, side), prefix_tokens=prefix)[0]
+        flow = rollout(attention_maps(model, images))[0]
+    except ValueError as error:
+        raise ValueError(f"attention: this model has none that can be followed ({error})") from error
+    return looked_at(model, flow)
+
+
+def looked_at(model: Module, maps: np.ndarray, at: tuple[float, float] | None = None) -> np.ndarray:
+    """What the head, or one place, takes of every place, in the mean over what the head reads.
+
+    maps (..., N, N₀), of a layer or a rollout, at: a place as shares of the image's height and width
+    -> (..., gh, gw)
+
+    The head reads the class token, or the mean of all. Tokens must lie on a square behind those that are no patches.
+    """
+    (prefix, side), (_, width) = squares(maps.shape[-2]), squares(maps.shape[-1])
+    pooled = not prefix or getattr(model.config, "global_pool", "token") == "avg"
+    if at is not None:
+        row, column = (min(int(share * side), side - 1) for share in at)
+        read = maps[..., prefix + row * side + column, :]
+    else:
+        read = maps[..., prefix:, :].mean(axis=-2) if pooled else maps[..., getattr(model, "class_place", 0), :]
+    return read[..., -width * width :].reshape(*maps.shape[:-2], width, width)
+
+
+def squares(tokens: int) -> tuple[int, int]:
+    """How many of the tokens are no patches, and the side of the square of those that are."""
+    side = math.isqrt(tokens)
+    return tokens - side * side, side

@@ -1,11 +1,11 @@
-"""Two facts about the machine that decide how fast NumPy is: threads, and where fresh memory comes from."""
+"""What decides how fast NumPy is on a machine: threads, processes, and where fresh memory comes from."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
@@ -90,6 +90,30 @@ def _one_blas_thread():
 def _blas_thread_count() -> int:
     """How many threads BLAS uses at present."""
     return max((lib.num_threads for lib in _libraries().lib_controllers if lib.user_api == "blas"), default=1)
+
+
+def in_processes(work: Callable, arguments: Sequence[tuple], jobs: int) -> Iterator[tuple]:
+    """``work(*arguments[i])`` in ``jobs`` processes of one BLAS thread each: (i, result, error), as each is done.
+
+    What a call raises is its error, a line of text, and its result is None. One job needs no other process. Raises
+    ValueError if joblib is missing.
+    """
+    calls = [(work, i, given) for i, given in enumerate(arguments)]
+    if jobs == 1:
+        return (_caught(*call) for call in calls)
+    try:
+        from joblib import Parallel, delayed
+    except ImportError as error:
+        raise ValueError('jobs: several processes need joblib: pip install "tinyvit[sweep]"') from error
+    return Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(delayed(_caught)(*c) for c in calls)
+
+
+def _caught(work: Callable, i: int, given: tuple) -> tuple:
+    try:
+        with blas_threads(1):
+            return i, work(*given), None
+    except Exception as error:  # one that fails must not end the others
+        return i, None, f"{type(error).__name__}: {error}"
 
 
 def cores() -> int:

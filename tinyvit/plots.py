@@ -14,6 +14,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ STYLE = {
     "legend.frameon": False,
     "image.interpolation": "nearest",
     "image.cmap": "viridis",
+    "svg.hashsalt": "tinyvit",  # the same names in the file every time
 }
 
 
@@ -142,14 +144,16 @@ def position_similarity_grid(
 
 @_styled
 def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    """Digits, and what a query token attends to in each of them, the digit laid over it in dots.
+    """Images, and what a query token attends to in each of them; a digit is laid over it in dots, a photo under it.
 
-    images: (n, H, W) or (n, H, W, 1), maps: m arrays (n, gh, gw), titles: m names such as "layer 1"
-    or "rollout", one for each column. The colours of a map run from no attention to its own largest
-    value: they say where, not how much.
+    images: (n, H, W), (n, H, W, 1) or, in colour from 0 to 1, (n, H, W, 3), maps: m arrays (n, gh, gw),
+    titles: m names such as "layer 1" or "rollout", one for each column. The colours of a map run from
+    no attention to its own largest value: they say where, not how much.
     """
-    images = _grey(images)
-    n, height, width = images.shape
+    images = np.asarray(images)
+    in_colour = images.ndim == 4 and images.shape[-1] == 3
+    images = images if in_colour else _grey(images)
+    n, height, width = images.shape[:3]
     frame = {"extent": (0, width, height, 0)}  # pixels, whatever the grid of the map
     figure = _figure(1.1 * (1 + len(maps)) + 0.7, 1.1 * n + 0.25)
     axes = figure.subplots(n, 1 + len(maps), squeeze=False)
@@ -160,7 +164,10 @@ def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Se
         column[0].set_title(title)
         for axis, image, weights in zip(column, images, of_images, strict=True):
             picture = axis.imshow(weights, vmin=0, **frame)
-            _ink_dots(axis, image, side=1.0)
+            if in_colour:
+                axis.imshow(image, alpha=0.35, **frame)
+            else:
+                _ink_dots(axis, image, side=1.0)
     _bare(*axes.flat)
     bar = _colour_bar(picture, axes[:, -1], "attention", [0, picture.norm.vmax])
     bar.ax.set_yticklabels(["0", "max"])
@@ -169,7 +176,7 @@ def attention_overlay(images: np.ndarray, maps: Sequence[np.ndarray], titles: Se
 
 @_styled
 def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
-    """A photo, and beside it again under the attention of the class token, from none (dark) to the largest.
+    """A photo, and beside it again under the attention that it got, from none (dark) to the largest.
 
     picture: (H, W, 3), weights: (gh, gw)
     """
@@ -180,8 +187,26 @@ def photo_attention(picture: np.ndarray, weights: np.ndarray) -> Figure:
     right.imshow(picture)
     right.imshow(weights, vmin=0, alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
     left.set_title("image")
-    right.set_title("attention of the class token")
+    right.set_title("attention")
     _bare(left, right)
+    return figure
+
+
+@_styled
+def pictures(images: Mapping[str, np.ndarray], *, columns: int, side: float = 1.15) -> Figure:
+    """Images in rows of ``columns``, each under its title.
+
+    images: title -> (H, W, 3) or, drawn as ink on paper, (H, W, 1), from 0 to 1; side: of one, in inches.
+    """
+    rows = math.ceil(len(images) / columns)
+    figure = _figure(columns * side, rows * (side + 0.28))
+    figure.get_layout_engine().set(wspace=0.04, hspace=0.04)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    _bare(*axes)
+    for axis, (title, image) in zip(axes, images.items(), strict=False):
+        ink = {"cmap": INK, "vmin": 0, "vmax": 1} if image.shape[-1] == 1 else {}
+        axis.imshow(image, **ink)
+        axis.set_title(title, fontsize=8.5)
     return figure
 
 
@@ -275,6 +300,168 @@ def lines(
     if names:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
+
+
+@_styled
+def run_lines(curves: Mapping[str, tuple[Sequence[float], np.ndarray]], *, x: str, y: str, log: str = "") -> Figure:
+    """Several runs at each of some places: a dot for each run, a line through their means.
+
+    curves: what is drawn -> (xs, values), values of shape (places, runs); x, y, log as for ``lines``.
+    """
+    figure, axes = _one(None, 5.6, 3.0 + 0.2 * math.ceil(len(curves) / 2))
+    for index, (name, (xs, values)) in enumerate(curves.items()):
+        colour, values = COLOURS[index % len(COLOURS)], np.asarray(values)
+        axes.plot(xs, values.mean(axis=1), color=colour, label=name)
+        axes.plot(xs, values, "o", color=colour, markersize=3, alpha=0.5, markeredgewidth=0)
+    axes.set_xscale("log" if "x" in log else "linear")
+    axes.set_yscale("log" if "y" in log else "linear")
+    if len(xs) <= 8:  # the places that were measured, and no others
+        axes.set_xticks(xs, [f"{place:g}" for place in xs])
+        axes.minorticks_off()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
+def heads_by_depth(
+    heads: Sequence[Sequence[float]],
+    *,
+    y: str,
+    marks: Mapping[str, float] | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """A number of every head of every layer, as a point over the layer's depth, and the layers' means as a line.
+
+    heads: for each layer a number per head; y: what they are, with the unit; marks: what is drawn as a
+    dashed line across -> its height. After Dosovitskiy et al. 2021, Fig. 7 right.
+    """
+    figure, axes = _one(axes, 4.6, 3.2)
+    depths = range(1, len(heads) + 1)
+    for depth, numbers in zip(depths, heads, strict=True):
+        axes.plot([depth] * len(numbers), numbers, "o", color=COLOURS[0], markersize=5, alpha=0.7, markeredgewidth=0)
+    axes.plot(depths, [np.mean(numbers) for numbers in heads], color=COLOURS[1], label="mean of the heads")
+    for index, (name, height) in enumerate((marks or {}).items()):
+        axes.axhline(height, color="0.25", linewidth=1.2, linestyle=("--", ":", "-.")[index % 3], label=name)
+    axes.set(xlabel="layer", ylabel=y)
+    axes.set_xticks(depths)
+    axes.set_ylim(0, 1.08 * max(*(marks or {}).values(), *(max(numbers) for numbers in heads), 0))
+    axes.grid(axis="y")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
+def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str) -> Figure:
+    """Runs as dots, a line of them for each row and a colour for each column of a table; ticks are the means.
+
+    rows: row -> column -> values; columns that a row lacks are left out; x: what the values are.
+    """
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 2))
+    for index, column in enumerate(columns):
+        colour, shift = COLOURS[index % len(COLOURS)], 0.7 * ((index + 0.5) / len(columns) - 0.5)
+        found = [(place + shift, row[column]) for place, row in enumerate(rows.values()) if column in row]
+        places = np.concatenate([np.full(len(values), place) for place, values in found])
+        axes.plot(np.concatenate([values for _, values in found]), places, "o", color=colour, markersize=4.5,
+                  alpha=0.6, markeredgewidth=0, label=column)  # fmt: skip
+        axes.plot([np.mean(values) for _, values in found], [place for place, _ in found], "|", color=colour,
+                  markersize=10, markeredgewidth=2)  # fmt: skip
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(x)
+    axes.grid(axis="x")
+    if len(columns) > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+# --------------------------------------------------------------------------------------------------
+# Loss landscapes
+# --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def loss_contours(
+    losses: np.ndarray,
+    coordinates: Sequence[Sequence[float]],
+    *,
+    labels: Sequence[str] = ("step along direction 1", "step along direction 2"),
+    path: np.ndarray | None = None,
+    levels: int = 12,
+    log: bool = True,
+    axes: Axes | None = None,
+) -> Figure:
+    """A plane through the loss, from above: contours, a cross where the weights are, an optimiser's path.
+
+    losses: (A, B), coordinates: the A steps along the horizontal and the B along the vertical axis, labels: what these
+    are, with units; path: (T, 2) in these coordinates, drawn from a ring to the cross; levels: how many contours, at
+    equal ratios of the loss or, without `log`, at equal differences. Points that are not finite stay white.
+    """
+    figure, axes = _one(axes, 4.6, 3.8)
+    finite = np.ma.masked_invalid(losses).T
+    low, high = float(finite.min()), float(finite.max())
+    log = log and low > 0
+    high = high if high > low else low + 1  # a flat plane has one colour, and still a scale
+    steps = np.geomspace(low, high, levels) if log else np.linspace(low, high, levels)
+    scale = {"levels": steps, "norm": "log" if log else "linear", "extend": "neither"}
+    picture = axes.contourf(*coordinates, finite, cmap="viridis", **scale)
+    axes.contour(*coordinates, finite, colors="white", linewidths=0.5, alpha=0.6, **scale)
+    if path is not None:
+        across, up = np.transpose(path)
+        axes.plot(across, up, color="white", linewidth=3.2)
+        axes.plot(across, up, color=MARK, linewidth=1.6, marker="o", markersize=3)
+        axes.plot(
+            across[0], up[0], marker="o", markersize=7, color="none", markeredgecolor="white", markeredgewidth=1.6
+        )
+    axes.plot(0, 0, marker="+", markersize=11, markeredgewidth=2, color="white")
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    ticks = [low, (low * high) ** 0.5 if log else (low + high) / 2, high]
+    bar = _colour_bar(picture, axes, "loss (nats)", ticks)
+    bar.ax.minorticks_off()
+    bar.ax.set_yticklabels([f"{tick:.3g}".replace("-", "−") for tick in ticks])
+    return figure
+
+
+@_styled
+def loss_surface(
+    losses: np.ndarray,
+    coordinates: Sequence[Sequence[float]],
+    *,
+    labels: Sequence[str] = ("direction 1", "direction 2"),
+    z: str = "loss (nats)",
+    limit: float | None = None,
+    view: tuple[float, float] = (32.0, -58.0),
+    axes: Axes | None = None,
+) -> Figure:
+    """A plane through the loss as a landscape, in perspective.
+
+    losses: (A, B), coordinates: the A and the B steps, labels: what these are, their unit in brackets; z: what the
+    height is, with its unit; limit: where it is cut off, so that walls do not hide the valley; view: elevation and
+    azimuth in degrees; axes: must have a `3d` projection.
+    """
+    if axes is None:
+        axes = _figure(4.8, 4.0).add_subplot(projection="3d")
+    across, up = np.meshgrid(*coordinates, indexing="ij")
+    heights = np.where(np.isfinite(losses), losses, np.nan)
+    ceiling = np.nanmax(heights) if limit is None else limit
+    heights = np.minimum(heights, ceiling)
+    axes.plot_surface(
+        across, up, heights, cmap="viridis", rcount=60, ccount=60, linewidth=0.2, edgecolor=(1, 1, 1, 0.35),
+        vmin=np.nanmin(heights), vmax=ceiling,
+    )  # fmt: skip
+    axes.view_init(*view)
+    across_says, up_says = (label.replace(" (", "\n(") for label in labels)  # in one line they would meet in the corner
+    axes.set_xlabel(across_says, fontsize=9.5, labelpad=10)
+    axes.set_ylabel(up_says, fontsize=9.5, labelpad=10)
+    axes.set_zlabel(z)
+    axes.set_box_aspect((1, 1, 0.7), zoom=0.88)
+    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
+        axes.locator_params(name, nbins=5)
+        axis.pane.set_alpha(0)
+        axis.set_tick_params(pad=0, labelsize=9)
+    return axes.figure
 
 
 # --------------------------------------------------------------------------------------------------
@@ -415,6 +602,73 @@ def convolution_heads(
 
 
 # --------------------------------------------------------------------------------------------------
+# Tokens
+# --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens as squares, row by row.
+
+    groups: (R, C), whole numbers that choose the squares' colours, negative where there is none; texts:
+    (R, C), what is written into them; frames: (row, column, height, width) of squares to frame.
+    """
+
+    groups: np.ndarray
+    texts: np.ndarray | None = None
+    frames: Sequence[tuple[int, int, int, int]] = ()
+
+
+@_styled
+def token_maps(panels: Mapping[str, Tokens], *, columns: int, legend: Sequence[str] = (), side: float = 1.9) -> Figure:
+    """Steps of a computation on tokens, drawn as squares, panel after panel.
+
+    panels: title -> Tokens; columns: panels in a row; legend: what the groups 0, 1, … are, told where
+    the next panel would be; side: of a panel, in inches.
+    """
+    rows = math.ceil((len(panels) + bool(legend)) / columns)
+    figure = _figure(columns * side, rows * (side + 0.35))
+    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    _bare(*axes)
+    for axis, (title, tokens) in zip(axes, panels.items(), strict=False):
+        axis.set_title(title, loc="left", fontsize=10)
+        _draw_tokens(axis, tokens, side)
+    if legend:
+        from matplotlib.patches import Patch
+
+        squares = [Patch(color=_pale(group), label=label) for group, label in enumerate(legend)]
+        axes[len(panels)].legend(handles=squares, loc="center", fontsize=9, handlelength=1, handleheight=1)
+    return figure
+
+
+def _draw_tokens(axes: Axes, tokens: Tokens, side: float) -> None:
+    """The squares, what is written into them, and the frames; the centre of token (i, j) is at x = j, y = i."""
+    from matplotlib.colors import ListedColormap
+
+    groups = np.ma.masked_less(tokens.groups, 0)
+    rows, columns = groups.shape
+    colours = ListedColormap([_pale(group) for group in range(len(COLOURS))])
+    edges = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
+    gap = 0.02 * 72 * side / max(rows, columns)  # white between squares, in points
+    axes.pcolormesh(*edges, groups, cmap=colours, vmin=0, vmax=len(COLOURS), edgecolors="white", linewidth=gap)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    size = min(9.0, 0.42 * 72 * side / max(rows, columns))  # points; a number of two digits is as wide as it is high
+    for (row, column), text in np.ndenumerate(np.asarray([] if tokens.texts is None else tokens.texts)):
+        axes.text(column, row, str(text), ha="center", va="center", fontsize=size)
+    for frame in tokens.frames:
+        _outline(axes, *frame, colour="0.15", linewidth=1.5)
+
+
+def _pale(group: int) -> str:
+    """The colour of a group, light enough to write on in black."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    return to_hex(0.45 + 0.55 * np.asarray(to_rgb(COLOURS[group % len(COLOURS)])))
+
+
+# --------------------------------------------------------------------------------------------------
 # Parts
 # --------------------------------------------------------------------------------------------------
 
@@ -435,16 +689,20 @@ def _shown(figure: Figure) -> tuple[bytes, dict[str, int]]:
 
     IPython asks every object for this method, so no pyplot and no `%matplotlib inline` is needed.
     """
-    picture = _png(figure)
+    picture = _picture(figure, "png")
     width, height = (int.from_bytes(picture[at : at + 4]) for at in (16, 20))  # from the header of the PNG
     return picture, {"width": round(width * SCREEN / DPI), "height": round(height * SCREEN / DPI)}
 
 
-def _png(figure: Figure) -> bytes:
+# Without the version of matplotlib and the time in the files, equal figures are equal files.
+UNSAID = {"png": ("Software",), "svg": ("Date", "Creator"), "pdf": ("Creator", "Producer", "CreationDate")}
+
+
+def _picture(figure: Figure, kind: str) -> bytes:
+    """The file of a figure: png, svg or pdf."""
     picture = io.BytesIO()
     with _style():
-        # Without the version of matplotlib in the file, equal figures are equal files.
-        figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(picture, format=kind, dpi=DPI, bbox_inches="tight", metadata=dict.fromkeys(UNSAID[kind]))
     return picture.getvalue()
 
 
@@ -471,12 +729,14 @@ def _mosaic(tiles: np.ndarray) -> np.ndarray:
     return apart.swapaxes(1, 2).reshape(rows * height, columns * width)[:-1, :-1]
 
 
-def _outline(axes: Axes, row: int, column: int, height: int, width: int, colour: str = MARK) -> None:
+def _outline(
+    axes: Axes, row: int, column: int, height: int, width: int, colour: str = MARK, linewidth: float = 0.9
+) -> None:
     """A frame around some pixels of an image (the centre of pixel i is at i)."""
     from matplotlib.patches import Rectangle
 
     corner = (column - 0.5, row - 0.5)
-    frame = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=0.9)
+    frame = Rectangle(corner, width, height, fill=False, edgecolor=colour, linewidth=linewidth)
     frame.set_clip_on(False)
     axes.add_patch(frame)
 
@@ -526,12 +786,13 @@ def _plain_numbers(axis: Axis) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any]) -> Path:
+def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any], *, also: Sequence[str] = ()) -> Path:
     """Write a figure as PNG, and beside it a JSON file of the same stem with the numbers it shows.
 
     fig: a Figure, or a string that is SVG already (`tinyvit.draw`) and goes into a file of that kind;
-    numbers: names -> numbers, arrays, strings, or mappings and sequences of these. Arrays become
-    lists, floats are rounded to 6 significant digits, NaN and infinities become null. Both files
+    numbers: names -> numbers, arrays, strings, or mappings and sequences of these; also: "svg" and
+    "pdf", for files of these kinds too. Arrays become
+    lists, floats are rounded to 6 significant digits, NaN and infinities become null. All files
     appear whole or not at all, the folder is made if it is missing. Returns the path of the picture.
 
     Raises ValueError for a name that does not end in .png (.svg for a string), OSError for a folder
@@ -541,10 +802,12 @@ def save(fig: Figure | str, path: str | Path, numbers: Mapping[str, Any]) -> Pat
     kind = ".svg" if isinstance(fig, str) else ".png"
     if path.suffix != kind:
         raise ValueError(f"path: expected a name that ends in {kind}, got {path.name!r}")
-    picture = fig.encode() if isinstance(fig, str) else _png(fig)
+    pictures = {path: fig.encode() if isinstance(fig, str) else _picture(fig, "png")}
+    pictures |= {path.with_suffix(f".{kind}"): _picture(fig, kind) for kind in also}
     text = json.dumps(_plain(numbers), ensure_ascii=False, allow_nan=False) + "\n"
     make_folder(path.parent)
-    write_atomically(path, picture)
+    for file, picture in pictures.items():
+        write_atomically(file, picture)
     write_atomically(path.with_suffix(".json"), text.encode())
     return path
 

@@ -6,7 +6,6 @@ Each stop is a function of a few lines that uses the public face of the package 
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tinyvit.analysis import (
     rollout,
     smoothed,
     spectral_density,
+    ticking,
     top_eigenvalues,
 )
 from tinyvit.data import Epochs, Splits, digits
@@ -155,25 +155,10 @@ def _fixed(splits: Splits, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
 def _spectrum(name: str, run: Trained, splits: Splits, plan: Plan, seed: int, progress: bool):
     """λmax (SciPy's eigsh) and the spectral density of the training loss's Hessian, both from exact products."""
     operator = curvature(OBJECTIVE, run.matched, _fixed(splits, plan))
-    with _ticking(operator, f"{name}: Hessian products" if progress else None) as operator:
+    with ticking(operator, f"{name}: Hessian products" if progress else None) as operator:
         eigen = top_eigenvalues(operator, tol=1e-2, basis=8, rng=np.random.default_rng(seed))
         density = spectral_density(operator, steps=plan.density_steps, starts=1, rng=np.random.default_rng(seed))
     return eigen, density
-
-
-@contextmanager
-def _ticking(operator, name: str | None):
-    """The same operator, with a progress bar that counts its products."""
-    from scipy.sparse.linalg import LinearOperator
-    from tqdm import tqdm
-
-    with tqdm(desc=name, disable=None if name else True, unit="product", leave=False, dynamic_ncols=True) as bar:
-
-        def counted(v):
-            bar.update()
-            return operator.matvec(v)
-
-        yield LinearOperator(operator.shape, matvec=counted, dtype=operator.dtype)
 
 
 def convolution_error(rng: np.random.Generator) -> float:

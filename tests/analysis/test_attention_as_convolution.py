@@ -6,7 +6,14 @@ from scipy.signal import correlate2d
 
 import tinyvit
 from tinyvit.analysis import AttentionConv
-from tinyvit.analysis.attention_as_convolution import reach, taps
+from tinyvit.analysis.attention_as_convolution import (
+    fitted_heads,
+    least_error,
+    missed_weight,
+    reach,
+    taps,
+    value_maps,
+)
 
 
 @pytest.mark.parametrize(("K", "C", "O"), [(1, 2, 3), (2, 3, 2), (3, 3, 4), (3, 1, 1), (4, 2, 2), (5, 3, 4)])
@@ -48,6 +55,7 @@ def test_what_a_soft_head_misses_is_bounded(alpha, rng):
     images, kernel = rng.normal(size=(1, 8, 8, 2)), rng.normal(size=(3, 2, 3, 3))
     soft = AttentionConv.from_kernel(kernel, alpha=alpha)(images).data
     tau = (1 + 2 * sum(np.exp(-alpha * m * m) for m in range(1, 20))) ** 2 - 1
+    assert missed_weight(alpha) == pytest.approx(tau / (1 + tau))
     tokens = np.pad(images[0], ((1, 1), (1, 1), (0, 0))).reshape(-1, 2)
     bound = 0.0
     for a in range(3):
@@ -61,3 +69,117 @@ def test_what_a_soft_head_misses_is_bounded(alpha, rng):
 def test_a_kernel_that_is_not_square_is_refused():
     with pytest.raises(ValueError, match=r"kernel: expected shape \(O, C, K, K\)"):
         AttentionConv.from_kernel(np.zeros((1, 1, 3, 2)))
+
+
+# patches, tables, borders ------------------------------------------------------------------
+
+
+def same(images, kernel):
+    border = reach(kernel.shape[-1])
+    return tinyvit.conv2d(images, kernel, padding=(border, border))
+
+
+@pytest.mark.parametrize("encoding", ["quadratic", "table"])
+@pytest.mark.parametrize(("P", "K"), [(1, 4), (2, 1), (2, 2), (2, 5), (2, 7), (3, 4), (4, 9)])
+def test_patches_convolve_too(P, K, encoding, rng):
+    images, kernel = rng.normal(size=(2, 12, 24, 3)), rng.normal(size=(2, 3, K, K))
+    layer = AttentionConv.from_kernel(kernel, patch=P, encoding=encoding, alpha=46.0 if encoding == "quadratic" else 60)
+    assert np.abs(layer(images).data - same(images, kernel)).max() < 1e-10
+
+
+@pytest.mark.parametrize(
+    ("P", "K", "heads"),
+    [(1, 3, 9), (1, 2, 4), (1, 4, 16), (2, 2, 4), (2, 6, 16), (2, 4, 9), (4, 9, 9), (16, 33, 9), (4, 11, 25)],
+)
+def test_as_many_heads_as_neighbours_with_a_tap(P, K, heads):
+    """Nine for every K up to 2P + 1; for even K fewer than (2⌈(K-1)/2P⌉ + 1)²."""
+    assert len(taps(K, P)) == heads
+
+
+def test_a_patch_s_value_maps_have_the_rank_of_what_they_see(rng):
+    """P²·min(C, O) in the middle, and min(C, O)·(P+K-1)² together: how wide heads must be."""
+    P, K, C, O = 4, 3, 2, 3
+    ranks = [np.linalg.matrix_rank(M) for M in value_maps(rng.normal(size=(O, C, K, K)), P)]
+    assert ranks[4] == P * P * C
+    assert sum(ranks) == C * (P + K - 1) ** 2
+
+
+@pytest.mark.parametrize("K", [2, 3, 5])
+def test_without_padding_tokens_the_border_is_repeated(K, rng):
+    images, kernel = rng.normal(size=(1, 7, 9, 2)), rng.normal(size=(3, 2, K, K))
+    border = reach(K)
+    repeated = np.pad(images, ((0, 0), border, border, (0, 0)), mode="edge")
+    got = AttentionConv.from_kernel(kernel, padding="none", alpha=60.0)(images).data
+    assert np.abs(got - tinyvit.conv2d(repeated, kernel)).max() < 1e-10
+
+
+def test_without_padding_tokens_a_table_looks_at_the_mean(rng):
+    """All biases tie where the tap is outside: what is missing is the mean token's."""
+    images, kernel = rng.normal(size=(1, 5, 6, 2)), rng.normal(size=(3, 2, 3, 3))
+    filled = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    filled[:, [0, -1]] = filled[:, :, [0, -1]] = images.mean(axis=(1, 2), keepdims=True)
+    got = AttentionConv.from_kernel(kernel, encoding="table", padding="none", alpha=60.0)(images).data
+    assert np.abs(got - tinyvit.conv2d(filled, kernel)).max() < 1e-10
+
+
+def test_what_a_table_misses_grows_with_the_tokens(rng):
+    """(N-1) e^-β / (1 + (N-1) e^-β) of its weight, for N keys."""
+    layer = AttentionConv.from_kernel(rng.normal(size=(1, 1, 3, 3)), encoding="table", alpha=8.0)
+    with tinyvit.capture(layer, "weights") as seen:
+        layer(rng.normal(size=(1, 8, 8, 1)))
+    others = 99 * np.exp(-8.0)
+    np.testing.assert_allclose(1 - seen["weights"].data.max(-1), others / (1 + others))
+
+
+@pytest.mark.parametrize(("dtype", "alpha"), [(np.float32, 17.0), (np.float64, 37.0)])
+def test_from_this_alpha_on_the_target_has_all_the_weight(dtype, alpha, rng):
+    layer = AttentionConv.from_kernel(rng.normal(size=(1, 1, 3, 3)).astype(dtype), alpha=alpha)
+    with tinyvit.capture(layer, "weights") as seen:
+        layer(rng.normal(size=(1, 4, 4, 1)).astype(dtype))
+    off = np.abs(1 - seen["weights"].data.max(-1)).max()
+    assert off <= 4 * np.finfo(dtype).eps, "more than what softmax and scores round"
+
+
+def test_patches_that_do_not_fit_and_unknown_words_are_refused(rng):
+    kernel = rng.normal(size=(1, 1, 3, 3))
+    with pytest.raises(ValueError, match="whole number of patches of 3"):
+        AttentionConv.from_kernel(kernel, patch=3)(np.zeros((1, 6, 8, 1)))
+    for option in ("encoding", "padding"):
+        with pytest.raises(ValueError, match=f"{option}: expected"):
+            AttentionConv(1, 1, 3, **{option: "other"})
+
+
+# are so many heads necessary? --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("P", "K", "C", "O"), [(1, 3, 1, 1), (1, 3, 2, 2), (1, 3, 3, 3), (1, 5, 3, 3), (2, 3, 1, 1),
+                                                (2, 7, 1, 1), (2, 7, 2, 3), (4, 5, 1, 1)])  # fmt: skip
+def test_as_many_heads_are_necessary_as_the_maps_have_rank(P, K, C, O, rng):
+    maps = value_maps(rng.normal(size=(O, C, K, K)), P)
+    rank = np.linalg.matrix_rank(maps.reshape(len(maps), -1))
+    assert rank == min(len(maps), C * O * (2 * P - 1) ** 2)
+    assert least_error(maps, rank) < 1e-7
+    assert least_error(maps, rank - 1) > 1e-4
+
+
+@pytest.mark.parametrize(("P", "K", "C"), [(1, 3, 3), (2, 3, 1)])
+def test_heads_that_are_fitted_come_near_the_bound_and_not_below(P, K, C, rng):
+    maps = value_maps(rng.normal(size=(C, C, K, K)), P)
+    errors = []
+    for heads in (1, 2, 4, 9):
+        attention, error = fitted_heads(maps, heads, rng=rng, rounds=40)
+        np.testing.assert_allclose(attention.sum(axis=1), 1)
+        assert attention.min() >= 0
+        assert error >= least_error(maps, heads) - 1e-9
+        errors.append(error)
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < 1.1 * least_error(maps, 4)
+    assert errors[-1] < 1e-6
+
+
+def test_one_head_is_enough_for_a_box_and_two_for_an_edge(rng):
+    """One channel of pixels: rank 1. A kernel of both signs needs a head for either."""
+    box, edge = np.ones((1, 1, 3, 3)), np.array([[-1.0, 0, 1]] * 3)[None, None]
+    assert fitted_heads(value_maps(box), 1, rng=rng, rounds=5)[1] < 1e-7
+    assert fitted_heads(value_maps(edge), 1, rng=rng, rounds=20)[1] > 0.5
+    assert fitted_heads(value_maps(edge), 2, rng=rng, rounds=50)[1] < 1e-6

@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
+import tinyvit
 from tinyvit.analysis.attention_maps import (
     attention_entropy,
+    attention_maps,
     class_attention,
+    head_similarity,
+    layer_similarity,
     mean_attention_distance,
     position_similarity,
+    relevance,
+    relevance_maps,
     rollout,
 )
 
@@ -236,3 +242,93 @@ def test_similarity_errors_name_the_table(rng):
     table[4] = 0
     with pytest.raises(ValueError, match="embedding of patch 3 is zero"):
         position_similarity(table, (2, 3))
+
+
+# ---- relevance -----------------------------------------------------------------------------------
+
+
+def moved(model, rng):
+    """The model in float64, off its initial values: heads that start at zero have no gradient."""
+    model.astype(np.float64)
+    for p in model.parameters():
+        p.data = p.data + rng.normal(0, 0.2, p.shape)
+    return model
+
+
+def test_relevance_adds_what_later_layers_pass_on(rng):
+    first, second = rng.normal(size=(2, 1, 3, 4, 4))
+    expected = (np.eye(4) + second[0].mean(0)) @ (np.eye(4) + first[0].mean(0))
+    np.testing.assert_allclose(relevance([first, second])[0], expected)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("vit_digits", 0), ("cait_digits", 3)])
+def test_relevance_maps_are_slope_times_weight_where_that_speaks_for_the_class(name, layer, rng):
+    model, images = moved(tinyvit.create_model(name, rng=rng), rng), rng.normal(size=(2, 8, 8, 1))
+    tap = list(attention_maps(model, images))[layer]
+    with tinyvit.capture(model, tap) as seen:
+        model(images)
+    weights = seen[tap].data
+    got = relevance_maps(model, images, [7, 7])[tap]
+    for entry in [(0, 1, 0, 3), (1, 2, 0, 2), (0, 0, 0, 4), (1, 0, 0, 0)]:
+        nudge = np.zeros_like(weights)
+        nudge[entry] = 1e-6
+        logits = []
+        for sign in (1, -1):
+            with tinyvit.capture(model, edit={tap: lambda a, nudge=sign * nudge: a + nudge}):
+                logits.append(model(images).data[:, 7].sum())
+        expected = max(0.0, (logits[0] - logits[1]) / 2e-6 * weights[entry])
+        assert got[entry] == pytest.approx(expected, abs=1e-8), f"{tap} at {entry}"
+    if weights.shape[2] == 1:
+        assert not got[:, :, 1:].any(), "rows of patches, which a class token's layer does not change"
+
+
+def test_relevance_asks_about_the_class_that_the_model_would_choose(rng):
+    model, images = moved(tinyvit.create_model("vit_digits", rng=rng), rng), rng.normal(size=(3, 8, 8, 1))
+    chosen = model(images).data.argmax(-1)
+    own, asked, other = (relevance_maps(model, images, c) for c in (None, chosen, (chosen + 1) % 10))
+    for name in own:
+        np.testing.assert_array_equal(own[name], asked[name])
+        assert not np.allclose(own[name], other[name])
+
+
+# ---- similarity ----------------------------------------------------------------------------------
+
+
+def test_layers_that_are_uniform_are_alike_and_have_nothing_in_common():
+    """Identity against uniform: 1/√T. Uniform against uniform: 1, and 0 once the mean is gone."""
+    layers = [np.eye(65)[None, None], uniform(65), uniform(65)]
+    np.testing.assert_allclose(layer_similarity(layers)[0], [1, 65**-0.5, 65**-0.5])
+    np.testing.assert_allclose(layer_similarity(layers)[1, 2], 1)
+    np.testing.assert_allclose(layer_similarity(layers, centred=True), np.diag([1, 0, 0]), atol=1e-12)
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.5])
+def test_layers_of_independent_logits_are_as_alike_as_their_logits_are_small(deviation, rng):
+    """e^(-s²): a cosine near 1 is there without any training."""
+    layers = np.exp(rng.normal(0, deviation, (2, 4, 4, 65, 65)))
+    layers = list(layers / layers.sum(-1, keepdims=True))
+    assert layer_similarity(layers)[0, 1] == pytest.approx(np.exp(-(deviation**2)), abs=0.02)
+    assert layer_similarity(layers, centred=True)[0, 1] == pytest.approx(0, abs=0.01)
+
+
+def test_similarity_looks_at_columns_of_the_same_head():
+    """Two heads that have changed places have nothing in common, though each row of every map is the same."""
+    a, b = np.tile(np.eye(3)[0], (3, 1)), np.tile(np.eye(3)[1], (3, 1))
+    one, other = np.stack([a, b])[None], np.stack([b, a])[None]
+    assert layer_similarity([one, other])[0, 1] == 0
+    np.testing.assert_allclose(head_similarity(one), np.eye(2))
+
+
+def test_a_head_that_repeats_another_is_found(rng):
+    maps = random_maps(rng, 3, 3, 5, 5)
+    maps[:, 2] = maps[:, 0]
+    similarity = head_similarity(maps)
+    assert similarity[0, 2] == pytest.approx(1)
+    flat = maps.reshape(3, 3, -1)
+    cosines = [x[0] @ x[1] / np.linalg.norm(x[0]) / np.linalg.norm(x[1]) for x in flat]
+    assert similarity[0, 1] == pytest.approx(np.mean(cosines))
+
+
+def test_layers_of_other_tokens_are_not_compared(rng):
+    with pytest.raises(ValueError, match="layers of one shape"):
+        layer_similarity([uniform(4), uniform(5)])

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -53,9 +52,7 @@ def test_stub_then_wrong_then_right(folder):
     assert "plugin.py" not in result.stdout + result.stderr
 
     file.write_text(plain(LAYER_NORM), encoding="utf-8")
-    began = time.perf_counter()
     result = run_pytest(cwd=folder, plugins=True)  # from inside, this time
-    assert time.perf_counter() - began < 10
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("PASSED") == 3
     assert re.search(r"20/20 +90/90", result.stdout)

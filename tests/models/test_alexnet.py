@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from by_hand import shaken
 
 from tinyvit import create_model
 from tinyvit.models.alexnet import AlexNet, AlexNetConfig, Convolution
@@ -10,17 +11,9 @@ LAYERS = (Convolution(4, 5, stride=2, padding=1, pooled=True), Convolution(6, po
 TINY = AlexNetConfig(img_size=33, in_chans=2, num_classes=3, layers=LAYERS, pool_size=2, hidden=(7, 5))
 
 
-def restless(model, rng):
-    """In float64, every parameter moved off its initial value."""
-    model.astype(np.float64)
-    for p in model.parameters():
-        p.data = p.data + rng.normal(0, 0.2, p.shape)
-    return model
-
-
 def correlated(conv, x):
     """One image through a convolution, one place of the output at a time."""
-    k, s, p = conv.weight.shape[-1], conv.stride, conv.padding
+    k, s, p = conv.weight.shape[-1], conv.options["stride"], conv.options["padding"]
     x = np.pad(x, ((p, p), (p, p), (0, 0)))
     rows, columns = ((n - k) // s + 1 for n in x.shape[:2])
     y = np.empty((rows, columns, len(conv.weight)))
@@ -40,7 +33,7 @@ def largest(x, k=3, s=2):
 
 @pytest.mark.parametrize("size", [(33, 25), (26, 41)])
 def test_the_network_is_its_layers(size, rng):
-    model, images = restless(AlexNet(TINY, rng=rng), rng), rng.normal(size=(2, *size, 2))
+    model, images = shaken(AlexNet(TINY, rng=rng), rng), rng.normal(size=(2, *size, 2))
     for image, logits in zip(images, model(images).data, strict=True):
         x = image
         for conv in (getattr(model.features, "0"), getattr(model.features, "3")):
@@ -69,7 +62,7 @@ def test_names_and_shapes_are_those_of_torchvision():
 
 
 def test_the_stages_are_the_maps_that_pooling_leaves(rng):
-    model, images = restless(AlexNet(TINY, rng=rng), rng), rng.normal(size=(1, 33, 25, 2))
+    model, images = shaken(AlexNet(TINY, rng=rng), rng), rng.normal(size=(1, 33, 25, 2))
     maps = model.stages(images)
     assert [m.shape for m in maps] == [(1, 7, 5, 4), (1, 3, 2, 6)]
     assert np.array_equal(maps[-1].data, model.features(images).data)

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from tinyvit import capture, create_model, gradients
-from tinyvit.models.bert import IGNORED, Bert, BertConfig, BertForPreTraining, Special, masked, pretraining, segments
+from tinyvit.models.bert import (
+    IGNORED,
+    Bert,
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    Special,
+    masked,
+    masked_words,
+    pretraining,
+    segments,
+)
 from tinyvit.train import AdamW, clipped, gradient_of, training, warmup_cosine
 
 TINY = BertConfig(vocab_size=11, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
@@ -78,6 +89,30 @@ def test_the_decoder_is_the_table(rng):
     assert state["cls.predictions.decoder.weight"] is state["bert.embeddings.word_embeddings.weight"]
     assert state["cls.predictions.decoder.bias"] is state["cls.predictions.bias"]
     assert model.num_parameters() == sum({id(x): x.size for x in state.values()}.values())
+
+
+def test_the_masked_head_alone_has_no_pooler_and_the_same_scores(rng):
+    both = restless(BertForPreTraining(TINY, rng=rng), rng)
+    alone = create_model("bert_micro", **{**vars(TINY), "heads": "masked_lm"})
+    state, idle = both.state_dict(), ("bert.pooler.", "cls.seq_relationship.")
+    alone.load_state_dict({name: x for name, x in state.items() if not name.startswith(idle)})
+    ids = rng.integers(1, 11, (2, 6))
+    assert np.array_equal(alone(ids).data, both(ids)[0].data)
+    with pytest.raises(ValueError, match=r"heads: expected one of .*'masked_lm'.* got 'both'"):
+        replace(TINY, heads="both")
+
+
+def test_only_hidden_words_are_told(rng):
+    """Random gains in the head, and a loss that is the mean over what was hidden; every parameter learns."""
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = restless(BertForMaskedLM(replace(TINY, vocab_size=30, **still), rng=rng), rng)
+    ids = rng.integers(4, 30, (5, 7))
+    read, words = masked(np.random.default_rng(7), ids, 30, SPECIAL, 0.4)
+    scores = model(read).data[words != IGNORED]
+    told = scores[range(len(scores)), words[words != IGNORED]] - np.log(np.exp(scores).sum(axis=1))
+    loss = masked_words(SPECIAL, share=0.4)(model.train(np.random.default_rng(7)), (ids,))
+    np.testing.assert_allclose(loss.item(), -told.mean(), rtol=1e-11)
+    assert all(g.any() for g in gradients(loss, model.parameters()))
 
 
 def test_initial_values_have_the_range_asked_for(rng):

@@ -148,8 +148,9 @@ def test_the_class_blocks_look_from_one_token(model, images):
     maps = attention_maps(model, images)
     assert {name: m.shape for name, m in maps.items()} == (
         {f"blocks.{i}.attn.weights": (2, 3, 6, 6) for i in range(2)}
-        | {f"blocks_token_only.{i}.attn.weights": (2, 3, 1, 7) for i in range(2)}
+        | {f"blocks_token_only.{i}.attn.weights": (2, 3, 7, 7) for i in range(2)}
     )
+    assert np.array_equal(maps["blocks_token_only.1.attn.weights"][0, 0, 1:], np.eye(7)[1:]), "patches stay"
     assert all(np.allclose(m.sum(axis=-1), 1) for m in maps.values())
 
 

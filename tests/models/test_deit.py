@@ -51,20 +51,24 @@ def test_the_tokens_are_class_distillation_patches_and_their_positions(model, im
     np.testing.assert_allclose(z[:, 2:], seen["patch_embed"].data, atol=1e-14)
 
 
-def test_training_gives_both_heads_and_evaluation_their_mean(model, images, rng):
+def test_distilled_training_gives_both_heads_and_all_else_their_mean(model, images, rng):
     with capture(model, "norm") as seen:
         mean = model(images).data
     z, s = seen["norm"].data, model.state_dict()
     heads = [z[:, i] @ s[f"{name}.weight"].T + s[f"{name}.bias"] for i, name in enumerate(("head", "head_dist"))]
     np.testing.assert_allclose(mean, (heads[0] + heads[1]) / 2, rtol=1e-12)
-    pair = model.train(rng)(images)
+    np.testing.assert_allclose(model.train(rng)(images).data, mean, rtol=1e-12)
+    model.set_distilled_training()
+    pair = model(images)
     assert isinstance(pair, tuple)
     for ours, theirs in zip(pair, heads, strict=True):
         np.testing.assert_allclose(ours.data, theirs, rtol=1e-12)
+    assert np.array_equal(model.eval()(images).data, mean)
 
 
 def test_the_code_averages_logits_not_probabilities(model, images, rng):
     """The paper speaks of adding the softmax outputs."""
+    model.set_distilled_training()
     a, b = (y.data for y in model.train(rng)(images))
     mean = softmax(model.eval()(images).data)
     assert np.abs(mean - (softmax(a) + softmax(b)) / 2).max() > 1e-3
@@ -73,6 +77,7 @@ def test_the_code_averages_logits_not_probabilities(model, images, rng):
 
 def test_without_the_token_it_is_a_vit(images, rng):
     plain = DeiT(DeiTConfig(**SIZES, distilled=False), rng=rng).astype(np.float64)
+    plain.set_distilled_training()
     vit = ViT(ViTConfig(**SIZES), rng=rng).astype(np.float64)
     vit.load_state_dict(plain.state_dict())
     assert np.array_equal(plain(images).data, vit(images).data)
@@ -120,7 +125,9 @@ def test_the_objective_is_the_papers(tau, model, images, rng):
     """Class logits learn the labels; distillation logits the teacher's decision, or its distribution."""
     teacher = restless(ViT(ViTConfig(**SIZES), rng=rng), rng)
     labels, lam, rows = np.array([2, 0, 1]), 0.3, np.arange(3)
-    student, distilled = (y.data for y in model.train(rng)(images))
+    with capture(model.train(rng), "head", "head_dist") as seen:
+        model(images)
+    student, distilled = (seen[name].data for name in ("head", "head_dist"))
     taught = teacher(images).data
     first = -log_probabilities(student)[rows, labels].mean()
     if tau is None:

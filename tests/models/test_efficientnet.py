@@ -9,6 +9,7 @@ from by_hand import convolution, norm, shaken
 from reference import variants
 
 from tinyvit import capture, create_model
+from tinyvit.models.config import divisible
 from tinyvit.models.efficientnet import (
     PUBLISHED,
     EfficientNet,
@@ -16,7 +17,6 @@ from tinyvit.models.efficientnet import (
     MBConv,
     SeparableConv,
     Stage,
-    divisible,
     scaled,
 )
 from tinyvit.nn.check import check_model
@@ -170,7 +170,3 @@ def test_a_setting_that_cannot_be_is_named(rng):
 def test_another_configuration_obeys_every_law(rng):
     config = replace(TINY, drop_rate=0.2, drop_path_rate=0.4)
     check_model(lambda rng: EfficientNet(config, rng=rng), rng.normal(size=(8, 11, 14, 2)), rng=rng)
-
-
-def test_the_small_model_obeys_every_law(rng):
-    check_model(lambda rng: create_model("efficientnet_digits", rng=rng), rng.normal(size=(8, 8, 8, 1)), rng=rng)

@@ -89,12 +89,12 @@ def test_settings_that_cannot_be():
 
 
 def test_it_learns_to_say_it_backwards():
-    rng, steps = np.random.default_rng(0), 300
+    rng, steps = np.random.default_rng(0), 200
     model = create_model("transformer_micro", rng=rng)
-    sources = (rng.integers(1, 12, (64, 6)) for _ in range(steps))
-    schedule = warmup_cosine(4e-3, warmup=steps // 10, total=steps)
+    sources = (rng.integers(1, 12, (32, 4)) for _ in range(steps))
+    schedule = warmup_cosine(5e-3, warmup=steps // 10, total=steps)
     gradient = clipped(gradient_of(translation(start=0)), norm=1.0)
     for _ in training(model, ((x, x[:, ::-1]) for x in sources), gradient, AdamW(model), schedule, rng=rng):
         pass
-    unseen = rng.integers(1, 12, (200, 6))
-    assert (model.greedy(unseen, start=0, length=6) == unseen[:, ::-1]).mean() > 0.95, "a guess has 1/11"
+    unseen = rng.integers(1, 12, (200, 4))
+    assert (model.greedy(unseen, start=0, length=4) == unseen[:, ::-1]).mean() > 0.95, "a guess has 1/11"

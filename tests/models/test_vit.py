@@ -106,7 +106,7 @@ def test_a_setting_that_cannot_be_is_named(changes, message, rng):
         ((2, 8, 10, 1), ""),
         ((2, 8, 8, 3), ""),
         ((8, 8, 1), r"; a single image is a batch of one: images\[None\]"),
-        ((2, 1, 8, 8), r"; channels come last here: np.transpose\(images, \(0, 2, 3, 1\)\)"),
+        ((2, 1, 8, 8), r"; channels come last here: np.moveaxis\(images, 1, -1\)"),
         ((2, 64), ""),
     ],
 )
@@ -265,7 +265,7 @@ def test_stages_are_the_maps_from_fine_to_coarse(rng):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"block": "wide"}, r"block: expected one of \['basic', 'bottleneck'\], got 'wide'"),
+        ({"block": "wide"}, r"block: expected one of \('basic', 'bottleneck'\), got 'wide'"),
         ({"layers": (1, 1, 1)}, r"channels: expected one width per stage \(3\), got \(16, 32\)"),
     ],
 )
@@ -284,9 +284,10 @@ def test_resnet_without_classes(rng):
 @pytest.mark.parametrize("name", sorted(set(list_models()) - set(published())))
 def test_small_models_obey_every_law(name, rng):
     blueprint = create_model(name)
+    batch = 3 if name.endswith("micro") else 8  # of images of 32 pixels a few are enough
     inputs = tuple(
         rng.normal(size=x.shape) if x.dtype.kind == "f" else rng.integers(1, blueprint.config.vocab_size, size=x.shape)
-        for x in example_inputs(blueprint, batch=8)
+        for x in example_inputs(blueprint, batch=batch)
     )
     check_model(lambda rng: create_model(name, rng=rng), inputs[0] if len(inputs) == 1 else inputs, rng=rng)
 

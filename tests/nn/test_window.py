@@ -1,5 +1,6 @@
 """Attention in windows: on maps of one, two and three axes, against attention between all tokens and against loops."""
 
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from tinyvit.nn.window import (
     region_mask,
     shift_that_matters,
     window_partition,
+    window_regions,
     window_reverse,
 )
 
@@ -104,7 +106,7 @@ def test_the_mask_lets_together_what_was_together_before_the_roll(drawn):
     """Of two places in a window: their distance in the rolled map is their distance in the map itself."""
     window, shift, size = drawn
     whole = tuple(n + -n % m for n, m in zip(size, window, strict=True))
-    mask = region_mask(whole, window, shift)
+    mask = region_mask(window_regions(whole, window, shift))
     rolled = window_partition(np.moveaxis(np.indices(whole), 0, -1)[None], window)  # (W, M, axes)
     original = (rolled + shift) % whole
     for w, a, b in np.ndindex(*mask.shape):
@@ -114,11 +116,26 @@ def test_the_mask_lets_together_what_was_together_before_the_roll(drawn):
 
 def test_the_mask_of_figure_4():
     """Two windows on a side: the upper left keeps its tokens, the lower right falls into four groups of four."""
-    groups = [
-        {tuple(np.flatnonzero(row == 0)) for row in of_window} for of_window in region_mask((8, 8), (4, 4), (2, 2))
-    ]
+    mask = region_mask(window_regions((8, 8), (4, 4), (2, 2)))
+    groups = [{tuple(np.flatnonzero(row == 0)) for row in of_window} for of_window in mask]
     assert [len(g) for g in groups] == [1, 2, 2, 4]
     assert groups[3] == {(0, 1, 4, 5), (2, 3, 6, 7), (8, 9, 12, 13), (10, 11, 14, 15)}
+
+
+@pytest.mark.parametrize(
+    ("window", "shift", "size"), [((4, 4), (2, 2), (8, 12)), ((2, 5), (1, 2), (6, 10)), ((3, 1), (1, 0), (9, 4)),
+                                  ((2, 3, 2), (1, 1, 1), (4, 6, 4)), ((2, 3, 3), (0, 1, 1), (2, 6, 6))])  # fmt: skip
+def test_the_mask_is_that_of_the_papers_code(window, shift, size):
+    """There a counter numbers three slices per axis; in a window, as many regions differ as here."""
+    places = [(slice(-m), slice(-m, -s), slice(-s, None)) for m, s in zip(window, shift, strict=True)]
+    numbers = np.zeros((1, *size, 1))
+    for count, index in enumerate(itertools.product(*places)):
+        numbers[(0, *index)] = count
+    labels = window_partition(numbers, window)[..., 0]
+    wanted = np.where(labels[:, None, :] - labels[:, :, None] != 0, -100.0, 0.0)
+    mask = region_mask(window_regions(size, window, shift))
+    assert mask.dtype == np.float32
+    assert np.array_equal(mask, wanted)
 
 
 @pytest.mark.parametrize(("size", "wanted"), [((9, 8), (2, 2)), ((4, 8), (0, 2)), ((3, 5), (0, 2)), ((2, 2), (0, 0))])
@@ -193,7 +210,7 @@ def test_weights_can_be_captured_window_by_window(shape, rng):
     assert weights.shape == (shape[0] * W, 2, M, M)
     np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-12)
     np.testing.assert_allclose(opened, attend_in_windows(x, attention, window, (1,) * len(window)).data, rtol=1e-12)
-    apart = region_mask(shape[1:-1], window, (1,) * len(window))[-1] < 0  # of an image's last window
+    apart = region_mask(window_regions(shape[1:-1], window, (1,) * len(window)))[-1] < 0  # of an image's last window
     assert weights[W - 1 :: W, :, apart].max() < 1e-30 < weights[W - 1 :: W, :, ~apart].min()
 
 

@@ -22,9 +22,11 @@ def pytest_collection_modifyitems(items):
 def fast_figures(request):
     """A function: number of a notebook -> the folder with the figures that it draws in the fast mode.
 
-    They are there if nbval has run the notebook in this session; if not, its script is run now.
+    They are there if nbval has run the notebook in this session; if not, or if another process of the session may still
+    be running it, its script is run now.
     """
-    done = {item.path.stem for item in request.session.items if item.path.suffix == ".ipynb"}
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    done = {item.path.stem for item in request.session.items if alone and item.path.suffix == ".ipynb"}
 
     def folder(number):
         (script,) = NOTEBOOKS.glob(f"{number}_*.py")

@@ -238,8 +238,21 @@ def fold(t: Case):
     return first(whole[:, p : p + H, p : p + W])
 
 
+def may_attend(t: Case, name: str, tokens: int, otherwise=None):
+    """Where a query may look: PyTorch's mask of that name, an array or a word; ``otherwise`` if the case has none."""
+    mask = t.c.get(name, t.a.get(name, otherwise))
+    if mask is None:
+        return None
+    if isinstance(mask, str):
+        return {"causal": tv.causal_mask(tokens)}[mask]
+    return ~mask if mask.dtype.kind == "b" else mask  # PyTorch's True forbids, numbers are added
+
+
 def transformer(t: Case):
-    """A layer, or both stacks, of PyTorch's Transformer, on vectors."""
+    """A layer, or both stacks, of PyTorch's Transformer, on vectors; stacks are causal unless the case says how."""
+    known = {"heads", "ff", "norm_first", "src_mask", "tgt_mask", "memory_mask", "note"}
+    if unknown := t.a.keys() - known:
+        raise ValueError(f"{t.match[0]} with {', '.join(unknown)}")
     norm_first = t.a.get("norm_first", "prenorm" in t.match[0])
     given = {k: x for k, x in t.i.items() if k not in ("x", "mem", "src", "tgt")}
     width, both = given[next(k for k in given if k.endswith("norm1__weight"))].shape[0], t.match[0].startswith("transf")
@@ -256,10 +269,13 @@ def transformer(t: Case):
         setattr(holder, leaf, given.pop(name.replace(".", "__")))
     assert not given, f"no parameter of ours is called {', '.join(given)}"
     inputs = [t.i[k] for k in ("x", "mem", "src", "tgt") if k in t.i]
+    read = may_attend(t, "src_mask", inputs[0].shape[1])
     if kind is EncoderLayer:
-        return model(*inputs)
-    masked = t.a.get("tgt_mask", "causal" if both else None) == "causal"
-    return model(*inputs, tv.causal_mask(inputs[kind is EncoderDecoder].shape[1]) if masked else None)
+        return model(*inputs, read)
+    ahead = may_attend(t, "tgt_mask", inputs[both].shape[1], otherwise="causal" if both else None)
+    if kind is DecoderLayer:
+        return model(*inputs, ahead, may_attend(t, "memory_mask", inputs[1].shape[1]))
+    return model.decoder(inputs[1], model.encoder(inputs[0], read), ahead, may_attend(t, "memory_mask", 0))
 
 
 # file -> patterns of case names -> our function; what no pattern meets is not built yet

@@ -15,7 +15,8 @@ class Reference:
     arguments  their argument -> ours, where they differ
     values     their argument -> how its value becomes ours
     defaults   settings of ours (by our names) that follow from the others where the file gives none
-    names      patterns of their parameter and module names -> ours
+    names      patterns of their parameter and module names -> ours; or what makes such a table of our config
+    head       the parameter that tells how many classes there are, where no argument does
     computed   patterns of inner values that are no module's output -> how our model and the match give them
     outputs    their outputs that are inner values of ours -> the name
     fixed      their arguments that we know one value of; another is not built
@@ -30,7 +31,8 @@ class Reference:
     arguments: dict = field(default_factory=dict)
     values: dict = field(default_factory=dict)
     defaults: dict = field(default_factory=dict)
-    names: dict = field(default_factory=dict)
+    names: dict | Callable = field(default_factory=dict)
+    head: str | None = None
     computed: dict = field(default_factory=dict)
     outputs: dict = field(default_factory=dict)
     fixed: dict = field(default_factory=dict)

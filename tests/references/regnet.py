@@ -8,7 +8,6 @@ MODELS = {
         RegNet,
         RegNetConfig,
         names={
-            r"(stem|.*\.conv[12])\.bn": r"\1",  # timm's norm has the activation in it
             r"(s\d+\.b\d+)\.act3": r"\1",
             r"head\.global_pool": "head.fc.input",
         },

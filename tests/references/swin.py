@@ -5,7 +5,7 @@ import math
 from references.reference import Reference
 from tinyvit.models.swin import Swin, SwinConfig
 from tinyvit.nn.attention import offset_index
-from tinyvit.nn.window import region_mask
+from tinyvit.nn.window import region_mask, window_regions
 
 
 def block_of(model, match):
@@ -17,7 +17,7 @@ def mask_of(model, match):
     """The mask of a shifted block, on the map of its stage."""
     block, scale = block_of(model, match), 2 ** int(match[1])
     size = tuple(math.ceil(n / scale) for n in model.patch_embed.grid)
-    return region_mask(size, block.attn.window, block.shift)
+    return region_mask(window_regions(size, block.attn.window, block.shift))
 
 
 def stage(match):
@@ -25,6 +25,21 @@ def stage(match):
     i, rest = int(match[1]), match[2] or ""
     part = "" if i % 2 and not rest else ".blocks" if i % 2 else ".downsample"
     return f"layers.{i // 2}{part}{rest}"
+
+
+def square(sides):
+    """The side of a patch. Raises ValueError for one that is not square."""
+    if len(set(sides)) > 1:
+        raise ValueError(f"patch_size {sides}")
+    return sides[0]
+
+
+class Cropping(Swin):
+    """Torchvision's leaves out pixels beyond the last whole patch, where ours surrounds them with zeros."""
+
+    def stages(self, images):
+        H, W = (n - n % self.config.patch_size for n in images.shape[1:3])
+        return super().stages(images[:, :H, :W])
 
 
 MODELS = {
@@ -44,10 +59,10 @@ MODELS = {
         maps_last=r".*",
     ),
     ("torchvision", "SwinTransformer"): Reference(
-        Swin,
+        Cropping,
         SwinConfig,
         arguments={"stochastic_depth_prob": "drop_path_rate"},
-        values={"patch_size": lambda sides: sides[0]},
+        values={"patch_size": square},
         defaults={"img_size": lambda given: None},
         names={
             r"features\.0": "patch_embed",
@@ -57,6 +72,7 @@ MODELS = {
             r"features\.(\d+)(\.\d+\.mlp)\.0(.*)": lambda m: f"{stage(m)}.fc1{m[3]}",
             r"features\.(\d+)(\.\d+\.mlp)\.[12]": lambda m: f"{stage(m)}.drop1",
             r"features\.(\d+)(\.\d+\.mlp)\.3(.*)": lambda m: f"{stage(m)}.fc2{m[3]}",
+            r"features\.(\d+)(\.\d+\.mlp)\.4": stage,
             r"features\.(\d+)(\..*)?": stage,
             r"head(\..*)?": r"head.fc\1",
         },

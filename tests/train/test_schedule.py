@@ -11,7 +11,7 @@ from tinyvit.train.schedule import (
     cosine,
     inverse_root,
     linear,
-    steps,
+    step_decay,
     warmed_up,
     warmup_cosine,
 )
@@ -50,15 +50,15 @@ def test_every_stored_schedule_is_compared():
 
 
 def test_steps_fall_by_a_factor_each():
-    rate = steps(0.4, at=[3, 5], factor=0.5)
+    rate = step_decay(0.4, at=[3, 5], factor=0.5)
     assert [rate(s) for s in range(7)] == [0.4, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
-    assert steps(1.0, at=[2])(2) == 0.1
+    assert step_decay(1.0, at=[2])(2) == 0.1
 
 
 def test_a_line_ends_on_its_floor_and_every_schedule_can_be_warmed_up():
     rate = warmed_up(linear(1.0, total=4, floor=0.2), 2, start=0.5)
     np.testing.assert_allclose([rate(s) for s in range(9)], [0.5, 0.75, 1, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2], rtol=1e-15)
-    rate = warmed_up(steps(1.0, at=[3]), 2)
+    rate = warmed_up(step_decay(1.0, at=[3]), 2)
     np.testing.assert_allclose([rate(s) for s in range(7)], [0, 0.5, 1, 1, 1, 0.1, 0.1], rtol=1e-15)
     rate = warmed_up(constant(0.3), 0)
     assert rate(0) == 0.3
@@ -120,7 +120,7 @@ def test_constant_refuses_a_negative_rate():
         (lambda: cosine(1.0, total=0), "total"),
         (lambda: linear(-1.0, total=3), "peak"),
         (lambda: linear(1.0, total=3, floor=-1), "floor"),
-        (lambda: steps(1.0, at=[5, 3]), "at"),
+        (lambda: step_decay(1.0, at=[5, 3]), "at"),
         (lambda: inverse_root(0, warmup=3), "width"),
         (lambda: warmed_up(constant(1.0), -1), "warmup"),
     ],

@@ -196,11 +196,18 @@ def test_a_small_model_stays_on_one_thread():
         ("t2t_vit_digits", 12, 0.93),
         ("t2t_vit_t_digits", 12, 0.92),
         ("sasa_digits", 5, 0.93),
+        ("nat_digits", 8, 0.93),
         ("regnety_digits", 6, 0.94),
         ("efficientnet_digits", 6, 0.95),
         ("densenet_digits", 5, 0.95),
         ("alexnet_digits", 8, 0.94),
         ("vgg_digits", 8, 0.94),
+        ("resnest_digits", 5, 0.96),
+        ("resnext_digits", 5, 0.95),
+        ("resnet_d_digits", 5, 0.94),
+        ("resnetv2_digits", 5, 0.95),
+        ("bit_digits", 5, 0.95),
+        ("convnext_digits", 6, 0.94),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -1,39 +1,142 @@
-"""Looking inside: attention maps, curvature, attention as convolution.
+"""Looking inside: attention maps, features, curvature, sharpness, landscapes, robustness, convolution.
 
 It takes a Module and arrays and knows no architecture.
 """
 
 from tinyvit.analysis.attention_as_convolution import AttentionConv
 from tinyvit.analysis.attention_maps import (
+    AttentionMaps,
     attention_entropy,
     attention_maps,
     class_attention,
+    head_similarity,
+    layer_similarity,
     mean_attention_distance,
     position_similarity,
+    relevance,
+    relevance_maps,
     rollout,
 )
-from tinyvit.analysis.curvature import curvature, leading_eigenvalue
-from tinyvit.analysis.lifting import lift_class_attention, lift_outlook
-from tinyvit.analysis.spectrum import lanczos, power_iteration, smoothed, spectral_density, top_eigenvalues, trace
-from tinyvit.analysis.window_maps import lift_windows
+from tinyvit.analysis.corruptions import CORRUPTIONS, corrupted, corruption_errors, corruptions_for
+from tinyvit.analysis.curvature import (
+    Leading,
+    UnmatchedProtocol,
+    block_eigenvalues,
+    compare,
+    curvature,
+    dense,
+    empirical_fisher,
+    gauss_newton,
+    leading,
+    leading_eigenvalue,
+    modules_of,
+)
+from tinyvit.analysis.features import (
+    cka_matrix,
+    effective_receptive_field,
+    linear_cka,
+    principal_filters,
+    representations,
+)
+from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
+from tinyvit.analysis.robustness import (
+    adversarial_patch,
+    fgsm,
+    heaviest_cells,
+    jaccard,
+    occluded,
+    pasted,
+    pgd,
+    random_cells,
+    random_places,
+    salient_cells,
+    segmentation_jaccard,
+    shape_bias,
+    shifted,
+    shuffled,
+)
+from tinyvit.analysis.sharpness import adaptive_sharpness, average_sharpness, epsilon_sharpness, m_sharpness
+from tinyvit.analysis.spectrum import (
+    hutch_plus_plus,
+    lanczos,
+    power_iteration,
+    smoothed,
+    spectral_density,
+    ticking,
+    top_eigenvalues,
+    trace,
+)
+from tinyvit.analysis.surface import Protocol, Surface
+from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_outlook, lift_windows
 
 __all__ = [
     "AttentionConv",
+    "AttentionMaps",
+    "CORRUPTIONS",
+    "Leading",
+    "Protocol",
+    "Surface",
+    "UnmatchedProtocol",
+    "adaptive_sharpness",
+    "adversarial_patch",
     "attention_entropy",
     "attention_maps",
+    "average_sharpness",
+    "between",
+    "block_eigenvalues",
+    "cka_matrix",
     "class_attention",
+    "compare",
+    "corrupted",
+    "corruption_errors",
+    "corruptions_for",
     "curvature",
+    "dense",
+    "direction_of",
+    "effective_receptive_field",
+    "empirical_fisher",
+    "epsilon_sharpness",
+    "fgsm",
+    "gauss_newton",
+    "head_similarity",
+    "heaviest_cells",
+    "hutch_plus_plus",
+    "jaccard",
     "lanczos",
+    "landscape",
+    "layer_similarity",
+    "leading",
     "leading_eigenvalue",
     "lift_class_attention",
+    "lift_neighbourhood",
     "lift_outlook",
     "lift_windows",
+    "linear_cka",
+    "m_sharpness",
     "mean_attention_distance",
+    "modules_of",
+    "occluded",
+    "pasted",
+    "path_plane",
+    "pgd",
     "position_similarity",
     "power_iteration",
+    "principal_filters",
+    "random_cells",
+    "random_direction",
+    "random_places",
+    "relevance",
+    "relevance_maps",
+    "representations",
     "rollout",
+    "salient_cells",
+    "segmentation_jaccard",
+    "shape_bias",
+    "shifted",
+    "shuffled",
     "smoothed",
     "spectral_density",
+    "ticking",
     "top_eigenvalues",
     "trace",
 ]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """The facts, all of them with a value from the start.
 
     recording  whether ops remember how they were made
@@ -64,7 +63,7 @@ class Listener:
 @contextmanager
 def watching(**changes):
     """Run a block with some facts of the Watch changed; they are restored however the block ends."""
-    token = _current.set(replace(_current.get(), **changes))
+    token = _current.set(_current.get()._replace(**changes))
     try:
         yield
     finally:

@@ -7,9 +7,10 @@ import numpy as np
 from tinyvit.analysis.curvature import curvature
 from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.tensor import Tensor
-from tinyvit.bench.tasks import Convolution, Images, Windows
+from tinyvit.autodiff.watch import no_grad
+from tinyvit.bench.tasks import Convolution, Images, Inputs, Windows
 from tinyvit.equations.convolution import conv2d
-from tinyvit.machine import blas_threads, reuse_memory, useful_workers
+from tinyvit.machine import blas_threads, reuse_memory, side_by_side, useful_workers
 from tinyvit.train import AdamW, classification, gradient_of, predict, threaded
 
 
@@ -38,6 +39,21 @@ def inference(task: Images, threads: int):
 
     def step():
         return predict(model, images, workers=threads)
+
+    return step
+
+
+def forward(task: Inputs, threads: int):
+    """The same for a model that takes anything, with equal parts of the batch side by side; gives no numbers."""
+    reuse_memory()
+    model, inputs, size = task.create().eval(), task.data(), -(-task.batch // threads)
+
+    def of_part(start):
+        with no_grad():
+            model(*(x[start : start + size] for x in inputs))
+
+    def step():
+        side_by_side(of_part, range(0, task.batch, size), threads)
 
     return step
 

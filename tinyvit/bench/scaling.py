@@ -1,15 +1,16 @@
-"""How the time of a training gradient grows along one size of a ViT, and how its arithmetic does.
+"""How the time of forward and backward grows along one size of a ViT or of a map, and how the arithmetic does.
 
     for growth in scaling():
         print(growth.axis.name, growth.slope, growth.expected)
 
 If time goes like sizeᵃ, then a is the slope of log time over log size. Multiply-accumulates are counted exactly: linear
-in the batch and in the depth; in the tokens between linear (the projections) and quadratic (the scores).
+in the batch and in the depth; in the tokens between linear (the projections) and quadratic (the scores). In the places
+of a map, attention of all to all (MSA) is nearly quadratic, in windows (W-MSA) and in neighbourhoods (NA) linear.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -18,18 +19,18 @@ import numpy as np
 from tinyvit.bench.contender import Apart
 from tinyvit.bench.facts import Facts, machine_facts
 from tinyvit.bench.measure import Times, in_turns
-from tinyvit.bench.ours import gradient
-from tinyvit.bench.tasks import Images
-from tinyvit.nn.describe import count_macs, input_shape
+from tinyvit.bench.ours import gradient, window_blocks
+from tinyvit.bench.tasks import Images, MapLayer
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Tasks that differ in one size, by that size."""
+    """Tasks that differ in one size, by that size, and the contender whose work they are."""
 
     name: str
     about: str
-    tasks: dict[int, Images]
+    tasks: dict[int, Images | MapLayer]
+    contender: Callable = gradient
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,24 @@ SIZES = {"img_size": 32, "patch_size": 4, "depth": 2, "num_classes": 10}
 BASE = Images("vit_tiny_patch16_224", SIZES, batch=32)
 ABOUT = "gradient of a ViT on 32×32 images in 4×4 patches, width 192, depth 2, 3 heads, batch 32; other"
 
+LAYER = {"batch": 4, "dim": 32, "heads": 1, "reach": 7}
+
+
+def places(layer: str, about: str) -> Axis:
+    """A layer of attention alone, on maps of 14×14 to 56×56."""
+    about = f"{about}: forward and backward of a layer of 32 channels, 1 head, batch 4, by the places of a square map"
+    tasks = {n**2: MapLayer(layer, side=n, **LAYER) for n in (14, 28, 42, 56)}
+    return Axis(f"places_{layer.replace('-', '_')}", about, tasks, window_blocks)
+
+
 AXES = (
     Axis("batch", f"{ABOUT} batches", {n: replace(BASE, batch=n) for n in (32, 64, 96, 128)}),
     Axis("depth", f"{ABOUT} depths", {n: replace(BASE, config=SIZES | {"depth": n}) for n in (2, 4, 6, 8)}),
     Axis("tokens", f"{ABOUT} image sizes",
          {1 + (n // 4) ** 2: replace(BASE, config=SIZES | {"img_size": n}) for n in (32, 48, 64, 80)}),
+    places("MSA", "attention of all places to all (MSA)"),
+    places("W-MSA", "attention in windows of 7×7 (W-MSA)"),
+    places("NA", "attention to the nearest 7×7 places (NA)"),
 )  # fmt: skip
 
 
@@ -100,17 +114,11 @@ def _measured(axis: Axis, facts: Facts, repeats: int, progress: bool, place) -> 
     running = {}
     try:
         for size, task in axis.tasks.items():
-            running[size] = place(partial(gradient, task), facts.threads)
+            running[size] = place(partial(axis.contender, task), facts.threads)
             running[size].warm_up()
         turns = in_turns(running, repeats, axis.name if progress else None)
         times = {size: Times(tuple(turns[size]), contender.peak()) for size, contender in running.items()}
     finally:
         for contender in running.values():
             contender.close()
-    return Growth(axis, facts, times, {size: macs(task) for size, task in axis.tasks.items()})
-
-
-def macs(task: Images) -> int:
-    """Multiply-accumulates of the forward pass of a whole batch."""
-    model = task.blueprint()
-    return count_macs(model, input_shape(model, task.batch))
+    return Growth(axis, facts, times, {size: task.macs() for size, task in axis.tasks.items()})

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyvit.models.catalogue import create_model
+from tinyvit.models.nat import NeighbourhoodAttention
 from tinyvit.models.swin import SwinStage
-from tinyvit.nn.describe import input_shape
-from tinyvit.nn.module import Identity
+from tinyvit.models.volo import MapAttention
+from tinyvit.nn.describe import count_macs, example_inputs, input_shape
+from tinyvit.nn.module import Identity, Module
+from tinyvit.nn.window import WindowAttention, attend_in_windows
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,29 @@ class Images:
     def blueprint(self):
         """The model's shapes without numbers."""
         return create_model(self.model, **self.config)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward pass of the whole batch."""
+        model = self.blueprint()
+        return count_macs(model, input_shape(model, self.batch))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A model of the catalogue, and a batch of what it takes: random images or clips, texts of the first two tokens."""
+
+    model: str
+    batch: int
+
+    def create(self):
+        """The model, with the same initial weights on every call."""
+        return create_model(self.model, rng=np.random.default_rng(0))
+
+    def data(self) -> list[np.ndarray]:
+        """An array for every argument."""
+        rng, shapes = np.random.default_rng(1), example_inputs(create_model(self.model), self.batch)
+        drawn = (rng.normal(size=x.shape) if x.dtype.kind == "f" else rng.integers(2, size=x.shape) for x in shapes)
+        return [x.astype(shape.dtype) for x, shape in zip(drawn, shapes, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -86,3 +112,50 @@ class Windows:
         """Input and cotangent of the output, both (B, S, S, C) float32."""
         shape = (2, self.batch, self.side, self.side, self.dim)
         return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class MapLayer:
+    """A layer of attention on its own, and a batch of random square maps.
+
+    layer  "MSA": of all places · "W-MSA": in windows of reach × reach · "NA": in neighbourhoods of reach × reach
+    """
+
+    layer: str
+    batch: int
+    side: int
+    dim: int
+    heads: int
+    reach: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the maps, (B, S, S, C)."""
+        return (self.batch, self.side, self.side, self.dim)
+
+    def create(self):
+        """The layer, with the same initial weights on every call."""
+        rng = np.random.default_rng(0)
+        if self.layer == "MSA":
+            return MapAttention(self.dim, self.heads, rng=rng)
+        if self.layer == "W-MSA":
+            return InWindows(self.dim, self.heads, window=(self.reach, self.reach), rng=rng)
+        return NeighbourhoodAttention(self.dim, self.heads, kernel_size=self.reach, rng=rng)
+
+    def data(self):
+        """Input and cotangent of the output, both (B, S, S, C) float32."""
+        return np.random.default_rng(1).normal(size=(2, *self.shape)).astype(np.float32)
+
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward pass of the whole batch."""
+        return count_macs(self.create(), self.shape)
+
+
+class InWindows(Module):
+    """Attention in the windows of a map.   (B, H, W, C) -> (B, H, W, C)"""
+
+    def __init__(self, dim, num_heads, *, window, rng):
+        self.attn = WindowAttention(dim, num_heads, window=window, rng=rng)
+
+    def forward(self, x):
+        return attend_in_windows(x, self.attn, self.attn.window, (0, 0))

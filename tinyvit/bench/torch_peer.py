@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tinyvit.analysis.curvature import unflatten
+from tinyvit.analysis.surface import unflatten
 from tinyvit.nn.attention import offset_index
-from tinyvit.nn.window import region_mask
+from tinyvit.nn.window import region_mask, window_regions
 from tinyvit.train import decays
 
 Weights = dict[str, Tensor]
@@ -175,7 +175,8 @@ def window_blocks(task, threads: int):
     x, cotangent = map(torch.tensor, task.data())
     weights = {name: torch.tensor(array, requires_grad=True) for name, array in task.create().state_dict().items()}
     window, shift = (task.window,) * 2, (task.window // 2,) * 2
-    index, mask = (torch.tensor(a) for a in (offset_index(window), region_mask((task.side,) * 2, window, shift)))
+    mask = region_mask(window_regions((task.side,) * 2, window, shift))
+    index, mask = torch.tensor(offset_index(window)), torch.tensor(mask)
     block = partial(swin_block, weights, heads=task.heads, window=task.window, index=index)
 
     def step():

@@ -4,7 +4,7 @@ E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machin
 Repository, 1998, in scikit-learn's copy; DATA_LICENSES.md beside this file holds the notices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from operator import index
 from pathlib import Path
@@ -62,9 +62,10 @@ def batches(
     batch_size: int,
     *,
     rng: np.random.Generator | None = None,
+    order: np.ndarray | None = None,
     drop_last: bool = False,
 ) -> Iterator[Dataset]:
-    """Go once through a data set in minibatches, shuffled if `rng` is given.
+    """Go once through a data set in minibatches, shuffled if `rng` is given, or in an `order` of its indices.
 
     images: (N, …), labels: (N, …)  ->  pairs of (batch_size, …), (batch_size, …)
 
@@ -72,37 +73,50 @@ def batches(
     `drop_last` leaves it out.
     """
     images, labels = dataset
-    total, size = len(labels), _count("batch_size", batch_size)
-    if len(images) != total:
-        raise ValueError(f"dataset holds {len(images)} images but {total} labels")
+    if len(images) != len(labels):
+        raise ValueError(f"dataset holds {len(images)} images but {len(labels)} labels")
+    total, size = len(labels if order is None else order), _count("batch_size", batch_size)
     if size == 0 or (drop_last and size > total):
         raise ValueError(f"batch_size={size} makes no batch out of {total} images")
-    if not (rng is None or isinstance(rng, np.random.Generator)):
-        raise ValueError(f"rng must be a np.random.Generator or None, not {rng!r}")
-    order = np.arange(total) if rng is None else rng.permutation(total)
+    if rng is not None:
+        _check_rng(rng)
+    if order is None:
+        order = np.arange(total) if rng is None else rng.permutation(total)
     stop = total - total % size if drop_last else total
     chosen = (order[start : start + size] for start in range(0, stop, size))
     return (Dataset(pixels(images[i]), labels[i]) for i in chosen)
 
 
+def shuffled(total: int, rng: np.random.Generator) -> np.ndarray:
+    """Every index once, in a random order."""
+    return rng.permutation(total)
+
+
 class Epochs:
     """Several passes through a data set, as one sequence of minibatches whose length is known.
 
-    Iterating gives pairs (images, labels); `rng` shuffles every pass anew. The last, smaller batch of a
-    pass is left out, so every update sees as many images.
+    Iterating gives pairs (images, labels). The last, smaller batch of a pass is left out, so every update sees as many
+    images.
+
+    order: a function (number of images, rng) -> the indices of a pass, called for every pass anew; always as many
     """
 
-    def __init__(self, dataset: tuple, batch_size: int, epochs: int, *, rng: np.random.Generator) -> None:
+    def __init__(self, dataset: tuple, batch_size: int, epochs: int, *, rng: np.random.Generator,
+                 order: Callable[[int, np.random.Generator], np.ndarray] = shuffled) -> None:  # fmt: skip
         self.dataset, self.batch_size, self.epochs, self.rng = dataset, batch_size, _count("epochs", epochs), rng
-        self.per_epoch = len(dataset[1]) // batch_size
-        batches(dataset, batch_size, rng=rng, drop_last=True)  # check the arguments now
+        self.order = order
+        _check_rng(rng)
+        first = order(len(dataset[1]), rng)
+        batches(dataset, batch_size, order=first, drop_last=True)  # check the arguments now
+        self.per_epoch = len(first) // batch_size
 
     def __len__(self) -> int:
         return self.epochs * self.per_epoch
 
     def __iter__(self) -> Iterator[Dataset]:
         for _ in range(self.epochs):
-            yield from batches(self.dataset, self.batch_size, rng=self.rng, drop_last=True)
+            order = self.order(len(self.dataset[1]), self.rng)
+            yield from batches(self.dataset, self.batch_size, order=order, drop_last=True)
 
 
 @cache
@@ -133,6 +147,11 @@ def _read_only(images: np.ndarray, labels: np.ndarray) -> Dataset:
     images.setflags(write=False)
     labels.setflags(write=False)
     return Dataset(images, labels)
+
+
+def _check_rng(rng: np.random.Generator) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng must be a np.random.Generator or None, not {rng!r}")
 
 
 def _count(name: str, value: int) -> int:

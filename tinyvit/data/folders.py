@@ -30,6 +30,10 @@ class Photos:
     def __len__(self):
         return len(self.paths)
 
+    def chosen(self, index) -> Photos:
+        """The photos at some positions, not decoded yet."""
+        return Photos([self.paths[i] for i in np.arange(len(self.paths))[index]], self.size, self.crop)
+
     def __getitem__(self, index) -> np.ndarray:
         """The photos at a position, (size, size, 3), or at several, (n, size, size, 3)."""
         chosen = np.arange(len(self.paths))[index]

@@ -112,7 +112,7 @@ def linear_layer(in_features, out_features, rng):
     """A linear layer that starts as PyTorch's do; without outputs (no classes) there is none."""
     if not out_features:
         return Identity()
-    layer = Linear(in_features, out_features, rng=rng)
+    layer = Linear(in_features, out_features, rng=None)  # nothing is drawn twice
     for p in layer.parameters():
         p.data = fan_in_uniform(p.shape, fan_in=in_features, rng=rng)
     return layer

@@ -41,7 +41,7 @@ IGNORED = -1  # the class of a token that is not to be predicted
 class BertConfig:
     """A BERT's sizes and choices, under the transformers package's argument names.
 
-    pretraining  with the two heads of pre-training: ``BertForPreTraining``; without, encoder and pooler
+    heads        "none": encoder and pooler · "masked_lm": ``BertForMaskedLM`` · "pretraining": ``BertForPreTraining``
     pad_token_id what fills short sequences: its row in the table learns nothing from standing there
     """
 
@@ -58,9 +58,10 @@ class BertConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     pad_token_id: int | None = 0
-    pretraining: bool = False
+    heads: str = "none"
 
     def __post_init__(self):
+        one_of(HEADS, heads=self.heads)
         one_of(ACTIVATIONS, hidden_act=self.hidden_act)
 
     def linear(self, inputs: int, outputs: int, rng) -> Linear:
@@ -192,18 +193,19 @@ class Bert(Module):
 
     token_type_ids  (B, N), which sentence a token is of; all of the first if left out
     attention_mask  (B, N), 1 (or True) for tokens that are read, 0 for those that fill
+    Without a pooler, ``pooled`` is None.
     """
 
-    def __init__(self, config: BertConfig, *, rng):
+    def __init__(self, config: BertConfig, *, pooler: bool = True, rng):
         c = self.config = config
         self.embeddings = Embeddings(c, rng=rng)
         self.encoder = Encoder(c, rng=rng)
-        self.pooler = Pooler(c, rng=rng)
+        self.pooler = Pooler(c, rng=rng) if pooler else None
 
     def forward(self, ids, token_type_ids=None, attention_mask=None):
         may_attend = None if attention_mask is None else (raw(attention_mask) != 0)[:, None, None]
         z = self.encoder(self.embeddings(ids, token_type_ids), may_attend)
-        return z, self.pooler(z)
+        return z, self.pooler(z) if self.pooler else None
 
     def example_inputs(self, batch: int = 1) -> tuple:
         """As many tokens as pre-training begins with: 128 (App. A.2), or as there are places for."""
@@ -247,6 +249,16 @@ class Predictions(Module):
         return self.decoder(self.transform(z))
 
 
+class MaskedHead(Module):
+    """The first of the heads, alone.   tokens (B, N, D) -> (B, N, V)"""
+
+    def __init__(self, c: BertConfig, table: Parameter, *, rng):
+        self.predictions = Predictions(c, table, rng=rng)
+
+    def forward(self, z):
+        return self.predictions(z)
+
+
 class Heads(Module):
     """Both heads.   tokens (B, N, D), pooled (B, D) -> (B, N, V), (B, 2)"""
 
@@ -276,9 +288,28 @@ class BertForPreTraining(Module):
         return self.bert.example_inputs(batch)
 
 
+class BertForMaskedLM(Module):
+    """BERT without a pooler, that tells hidden tokens only.   ids (B, N) -> scores of tokens (B, N, V)"""
+
+    def __init__(self, config: BertConfig, *, rng):
+        self.config = config
+        self.bert = Bert(config, pooler=False, rng=rng)
+        self.cls = MaskedHead(config, self.bert.embeddings.word_embeddings.weight, rng=rng)
+
+    def forward(self, ids, token_type_ids=None, attention_mask=None):
+        z, _ = self.bert(ids, token_type_ids, attention_mask)
+        return self.cls(z)
+
+    def example_inputs(self, batch: int = 1) -> tuple:
+        return self.bert.example_inputs(batch)
+
+
+HEADS = {"none": Bert, "masked_lm": BertForMaskedLM, "pretraining": BertForPreTraining}
+
+
 def bert(config: BertConfig, *, rng) -> Module:
-    """Encoder and pooler, or these with the heads of pre-training."""
-    return (BertForPreTraining if config.pretraining else Bert)(config, rng=rng)
+    """Encoder and pooler, or the encoder with heads."""
+    return HEADS[config.heads](config, rng=rng)
 
 
 # pre-training ------------------------------------------------------------------------------
@@ -311,6 +342,21 @@ def masked(rng: np.random.Generator, ids: np.ndarray, vocab_size: int, special: 
     return read, np.where(chosen, ids, IGNORED)
 
 
+def masked_words(special: Special | None = None, *, share: float = 0.15):
+    """The objective ``(model, batch) -> loss`` of a BertForMaskedLM: cross-entropy of the words that were hidden.
+
+    Of a batch (ids (B, N), …) only the first is used. What is hidden is drawn from the model's generator.
+    """
+    special = special or Special()
+
+    def objective(model, batch):
+        ids = to_numpy(raw(batch[0]))
+        read, words = _hidden(model, ids, special, share)
+        return _told(model(read, segments(ids, special.sep), ids != special.pad), words)
+
+    return objective
+
+
 def pretraining(special: Special | None = None, *, share: float = 0.15):
     """The objective ``(model, batch) -> loss`` of a BertForPreTraining: the sum of both tasks' cross-entropies.
 
@@ -321,14 +367,23 @@ def pretraining(special: Special | None = None, *, share: float = 0.15):
 
     def objective(model, batch):
         ids, order = (to_numpy(raw(x)) for x in batch)
-        if not model.training:
-            raise ValueError("what is hidden is drawn from the model's generator, and in evaluation mode there is none")
-        read, words = masked(source(model.rng), ids, model.config.vocab_size, special, share)
+        read, words = _hidden(model, ids, special, share)
         scores, follows = model(read, segments(ids, special.sep), ids != special.pad)
-        told = cross_entropy(scores, like(words, raw(scores)), ignore_index=IGNORED)
-        return told + cross_entropy(follows, like(order, raw(scores)))
+        return _told(scores, words) + cross_entropy(follows, like(order, raw(scores)))
 
     return objective
+
+
+def _hidden(model, ids: np.ndarray, special: Special, share: float):
+    """``masked``, drawn from the model's generator."""
+    if not model.training:
+        raise ValueError("what is hidden is drawn from the model's generator, and in evaluation mode there is none")
+    return masked(source(model.rng), ids, model.config.vocab_size, special, share)
+
+
+def _told(scores, words):
+    """Cross-entropy over the words that are to be told."""
+    return cross_entropy(scores, like(words, raw(scores)), ignore_index=IGNORED)
 
 
 # Sec. 3 of the paper. ----------------------------------------------------------------------
@@ -338,14 +393,14 @@ PAPER = Paper("BERT", "Devlin et al.", 2019, "1810.04805", family="bert")
 BASE = BertConfig()
 LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 
-HEADS = {"pretraining": True}
+HEADED = {"heads": "pretraining"}
 
 #   name                                     config                         counted as
 PUBLISHED = {
     "bert_base_uncased":              Published(BASE,                       "BERT-Base encoder+pooler, 128 tokens"),
     "bert_large_uncased":             Published(LARGE,                      "BERT-Large encoder+pooler, 128 tokens"),
-    "bert_base_uncased_pretraining":  Published(replace(BASE, **HEADS), "BERT-Base pre-training heads, 128 tokens"),
-    "bert_large_uncased_pretraining": Published(replace(LARGE, **HEADS), "BERT-Large pre-training heads, 128 tokens"),
+    "bert_base_uncased_pretraining":  Published(replace(BASE, **HEADED), "BERT-Base pre-training heads, 128 tokens"),
+    "bert_large_uncased_pretraining": Published(replace(LARGE, **HEADED), "BERT-Large pre-training heads, 128 tokens"),
 }  # fmt: skip
 
 ALSO_COUNTED: dict = {}
@@ -353,7 +408,7 @@ ALSO_COUNTED: dict = {}
 SMALL = {
     "bert_micro": BertConfig(vocab_size=20, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
                              intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-                             max_position_embeddings=16, initializer_range=0.15, pretraining=True),
+                             max_position_embeddings=16, initializer_range=0.15, heads="pretraining"),
 }  # fmt: skip
 
 MODEL = bert

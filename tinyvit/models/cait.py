@@ -34,6 +34,7 @@ from tinyvit.nn.attention import Attention, Block, head_width
 from tinyvit.nn.basic import LayerNorm, Linear, layer_scale
 from tinyvit.nn.embed import PatchEmbed, fit_tables, one_for_each, resample_square
 from tinyvit.nn.init import start_as_jax, trunc_normal
+from tinyvit.nn.lifting import lift_class_attention
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout
 from tinyvit.primitives.reduce import mean
@@ -114,6 +115,9 @@ class ClassAttention(Module):
         projections = self.q(z[:, :1]), self.k(z), self.v(z)
         q, k, v = (split_heads(x, self.num_heads, parts=1)[0] for x in projections)
         return self.proj_drop(self.proj(merge_heads(scaled_dot_product_attention(q, k, v))))
+
+    def token_map(self, weights, shape):
+        return lift_class_attention(weights)
 
 
 class LayerScaleBlock(Block):

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tinyvit.equations.activation import gelu
 from tinyvit.equations.attention import multi_head_attention
 from tinyvit.equations.pooling import max_pool2d
@@ -20,6 +22,7 @@ from tinyvit.nn.attention import Attention, drop_path_rates
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, Mlp
 from tinyvit.nn.embed import check_images, one_for_each
 from tinyvit.nn.init import trunc_normal, zeros
+from tinyvit.nn.lifting import lift_class_attention
 from tinyvit.nn.module import Identity, Module, Parameter
 from tinyvit.nn.noise import Dropout, DropPath, keep_mask
 from tinyvit.primitives.shape import concatenate, reshape, stack
@@ -153,6 +156,13 @@ class LastTokenAttention(Attention):
                                  keep=keep, num_heads=self.num_heads)  # fmt: skip
         return self.proj_drop(y)
 
+    def token_map(self, weights, shape):
+        return lift_class_attention(weights, place=-1)
+
+    def flow_into(self, flows):
+        """What has reached the class token of every layer.   L of (B, 1 + N, 1 + N) -> (B, L, 1 + N)"""
+        return np.stack([flow[:, 0] for flow in flows], axis=1)
+
 
 class LayerwiseAttention(Module):
     """LCA (Sec. 3.4): the last class token gathers from those of all layers, then an MLP.   (B, L, D) -> (B, 1, D)"""
@@ -172,6 +182,8 @@ class LayerwiseAttention(Module):
 
 class CeiT(Module):
     """Convolution-enhanced image transformer.   images (B, H, W, C) -> logits (B, num_classes)"""
+
+    class_place = -1  # of the token that the head reads, among those that LCA attends to
 
     def __init__(self, config: CeiTConfig, *, rng):
         c = self.config = config

@@ -40,3 +40,9 @@ def one_of(allowed, **settings) -> None:
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """One side of a square, or both sides, as both sides."""
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def divisible(channels: float, minimum: int = 8) -> int:
+    """The multiple of 8 nearest to a number of channels, but never less than 90 % of it, or than ``minimum``."""
+    rounded = max(minimum, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded

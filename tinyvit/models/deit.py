@@ -6,9 +6,9 @@ from the labels (Sec. 4, Fig. 2):
     z₀ = [x_class; x_distill; x¹ₚE; …; xᴺₚE] + E_pos
     L  = ½ CE(head(z_class), y) + ½ CE(head_dist(z_distill), argmax Z_teacher)         (Eq. 3, ``hard_distillation``)
 
-In training the model returns the logits of both heads, in evaluation their mean. The paper speaks of adding the two
-softmax outputs; its code, and this, averages logits. Paper and slides write the soft loss with KL(student, teacher);
-the code, and ``soft_distillation``, computes KL(teacher ‖ student). Parameters have timm's names and shapes.
+While it is distilled, the model returns the logits of both heads, otherwise their mean. The paper speaks of adding the
+two softmax outputs; its code, and this, averages logits. Paper and slides write the soft loss with KL(student,
+teacher); the code, and ``soft_distillation``, computes KL(teacher ‖ student). Parameters have timm's names and shapes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ class DeiTConfig(ViTConfig):
 class DeiT(ViT):
     """Vision transformer with a distillation token.   images (B, H, W, C) -> logits (B, num_classes)
 
-    In training: the logits of the class token and those of the distillation token, a pair.
+    In training, once ``set_distilled_training`` has said so: a pair, the logits of the class token and those of the
+    distillation token.
     """
+
+    distilled_training = False
 
     def __init__(self, config: DeiTConfig, *, rng):
         if config.distilled:  # before the rest, which counts the tokens
@@ -57,7 +60,11 @@ class DeiT(ViT):
             return super().forward(images)
         z = self.encoded(self.tokens(images))
         logits, distilled = self.head(z[:, 0]), self.head_dist(z[:, 1])
-        return (logits, distilled) if self.training else (logits + distilled) / 2
+        return (logits, distilled) if self.training and self.distilled_training else (logits + distilled) / 2
+
+    def set_distilled_training(self, enable: bool = True):
+        """Whether training is by a teacher (timm's name); ``train.distilled_from`` sets it."""
+        self.distilled_training = enable
 
 
 # The paper's Table 1, without and with the distillation token. -----------------------------

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tinyvit.equations.activation import silu
-from tinyvit.models.config import Paper, Published
+from tinyvit.models.config import Paper, Published, divisible
 from tinyvit.nn.basic import BatchNorm, Linear, NormAct, plain_conv
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
@@ -74,12 +74,6 @@ class EfficientNetConfig:
         if even := [stage.kernel_size for stage in self.stages if stage.kernel_size % 2 == 0]:
             raise ValueError(f"stages: expected odd kernel sizes, got {even[0]}")
         probability(self.drop_path_rate, "drop_path_rate")
-
-
-def divisible(channels: float, divisor: int = 8) -> int:
-    """The multiple of 8 nearest to a number of channels, but never less than 90 % of it."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def scaled(c: EfficientNetConfig) -> EfficientNetConfig:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from tinyvit.models.config import Paper, Published
-from tinyvit.nn.basic import BatchNorm, plain_conv
+from tinyvit.nn.basic import BatchNorm, NormAct, plain_conv
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
 from tinyvit.nn.pool import PooledHead
@@ -75,29 +75,27 @@ def stages_of(config: RegNetConfig) -> list[tuple[int, int, int]]:
 
 
 class ConvNormAct(Module):
-    """``act(BN(conv(x)))``.   (B, H, W, C) -> (B, H/s, W/s, C')"""
+    """``relu(BN(conv(x)))``, or without the ReLU.   (B, H, W, C) -> (B, H/s, W/s, C')"""
 
-    def __init__(self, in_chans, out_chans, size, *, stride=1, groups=1, act=relu, rng):
+    def __init__(self, in_chans, out_chans, size, *, stride=1, groups=1, act=True, rng):
         self.conv = plain_conv(in_chans, out_chans, size, stride=stride, groups=groups, rng=rng)
-        self.bn = BatchNorm(out_chans, rng=rng)
-        self.act = act
+        self.bn = NormAct(out_chans, act=relu, rng=rng) if act else BatchNorm(out_chans, rng=rng)
 
     def forward(self, x):
-        y = self.bn(self.conv(x))
-        return self.act(y) if self.act else y
+        return self.bn(self.conv(x))
 
 
 class YBlock(Module):
-    """``relu(1×1 SE(3×3 1×1 x) + x)``, the 3×3 in groups (Fig. 4).     (B, H, W, C) -> (B, H/s, W/s, C')"""
+    """``relu(1×1 SE(3×3 1×1 x) + x)``, the 3×3 in groups (Fig. 4).   (B, H, W, C) -> (B, H/s, W/s, C')"""
 
     def __init__(self, in_chans, width, stride, *, group_size, se_ratio, rng):
         self.conv1 = ConvNormAct(in_chans, width, 1, rng=rng)
         self.conv2 = ConvNormAct(width, width, 3, stride=stride, groups=width // group_size, rng=rng)
         hidden = round(se_ratio * in_chans)
         self.se = SqueezeExcite(width, hidden, rng=rng) if se_ratio else Identity()
-        self.conv3 = ConvNormAct(width, width, 1, act=None, rng=rng)
+        self.conv3 = ConvNormAct(width, width, 1, act=False, rng=rng)
         same = stride == 1 and in_chans == width
-        self.downsample = Identity() if same else ConvNormAct(in_chans, width, 1, stride=stride, act=None, rng=rng)
+        self.downsample = Identity() if same else ConvNormAct(in_chans, width, 1, stride=stride, act=False, rng=rng)
 
     def forward(self, x):
         y = self.conv3(self.se(self.conv2(self.conv1(x))))

@@ -19,19 +19,19 @@ from functools import lru_cache
 
 import numpy as np
 
-from tinyvit.autodiff.watch import tap
-from tinyvit.equations.activation import softmax
 from tinyvit.equations.attention import additive
 from tinyvit.equations.convolution import zero_padded
+from tinyvit.equations.neighbourhood import check_kernel_size, neighbourhood_attention
 from tinyvit.equations.pooling import avg_pool2d
-from tinyvit.models.config import Paper, Published
+from tinyvit.models.config import Paper, Published, one_of
 from tinyvit.models.resnet import Bottleneck, ResNet, ResNetConfig
 from tinyvit.nn.attention import head_width
 from tinyvit.nn.basic import Conv2d
 from tinyvit.nn.init import normal
+from tinyvit.nn.lifting import lift_neighbourhood
 from tinyvit.nn.module import Module, Parameter
 from tinyvit.primitives.contract import einsum
-from tinyvit.primitives.shape import reshape, transpose, unfold
+from tinyvit.primitives.shape import reshape
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class SASAConfig(ResNetConfig):
         super().__post_init__()
         if self.block != "bottleneck":
             raise ValueError(f'block: the paper\'s ResNets are made of "bottleneck" blocks, got {self.block!r}')
+        one_of((1,), cardinality=self.cardinality, block_reduce_first=self.block_reduce_first)  # no convolutions
+        one_of((64,), base_width=self.base_width)
+        one_of((32,), output_stride=self.output_stride)
 
 
 class StandAloneAttention(Module):
@@ -64,73 +67,61 @@ class StandAloneAttention(Module):
         if self.head_dim % 2:
             raise ValueError(f"num_heads: {num_heads} heads of width {self.head_dim} cannot be halved between rows and "
                              "columns; the width of a head must be even")  # fmt: skip
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: expected an odd number, which has a middle, got {kernel_size}")
+        check_kernel_size(kernel_size)
         self.kernel_size, self.stride, self.mask_border = kernel_size, stride, mask_border
+        self.merges = stride
         offsets = (self.head_dim // 2, kernel_size)
         self.row = Parameter(normal(offsets, std=self.head_dim**-0.5, rng=rng))
         self.col = Parameter(normal(offsets, std=self.head_dim**-0.5, rng=rng))
         self.q, self.k, self.v = (Conv2d(in_chans, out_chans, 1, bias=False, rng=rng) for _ in range(3))
 
     def forward(self, x):
-        q, keys, values = self.by_head(self.q(x)), self.neighbours(self.k(x)), self.neighbours(self.v(x))
-        scores = einsum(q, keys, spec="byxhd,byxhdkl->byxhkl") + self.offset_scores(q)
-        y = einsum(self.weights(scores), values, spec="bhyxkl,byxhdkl->byxhd")
-        y = reshape(y, shape=(*y.shape[:3], -1))
+        q = self.q(x)
+        k, v = (zero_padded(conv(x), self.kernel_size // 2, 2) for conv in (self.k, self.v))
+        y = neighbourhood_attention(q, k, v, self.offset_scores(q), num_heads=self.num_heads,
+                                    kernel_size=self.kernel_size, scale=1.0)  # fmt: skip
         s = self.stride
         return y if s == 1 else avg_pool2d(y, size=s, ceil_mode=True, count_include_pad=False)
 
-    def by_head(self, x):
-        """(B, H, W, h·d) -> (B, H, W, h, d)"""
-        return reshape(x, shape=(*x.shape[:3], self.num_heads, self.head_dim))
-
-    def neighbours(self, x):
-        """The pixels around every pixel, by head.   (B, H, W, h·d) -> (B, H, W, h, d, k, k)"""
-        windows = unfold(zero_padded(x, self.kernel_size // 2, 2), size=(self.kernel_size, self.kernel_size))
-        B, H, W, _, k, _ = windows.shape
-        return reshape(windows, shape=(B, H, W, self.num_heads, self.head_dim, k, k))
+    def token_map(self, weights, shape):
+        return lift_neighbourhood(weights, border=self.kernel_size // 2)
 
     def offset_scores(self, q):
-        """``q_ijᵀ r_{a-i,b-j}``, of a row's part and a column's.   (B, H, W, h, d) -> (B, H, W, h, k, k)"""
-        half = self.head_dim // 2
-        rows = einsum(q[..., :half], self.row, spec="byxhd,dk->byxhk")
-        columns = einsum(q[..., half:], self.col, spec="byxhd,dl->byxhl")
-        return rows[..., :, None] + columns[..., None, :]
+        """``q_ijᵀ r_{a-i,b-j}``, of a row's part and a column's; -inf beyond the border, if it is masked.
 
-    def weights(self, scores):
-        """Softmax over the neighbours, and its tap.   (B, H, W, h, k, k) -> (B, h, H, W, k, k)"""
-        B, H, W, h, k, _ = scores.shape
-        if self.mask_border:
-            scores = scores + additive(inside(H, W, k), scores)
-        weights = softmax(reshape(scores, shape=(B, H, W, h, k * k)))
-        weights = tap("weights", transpose(weights, axes=(0, 3, 1, 2, 4)))
-        return reshape(weights, shape=(B, h, H, W, k, k))
+        (B, H, W, h·d) -> (B, h, H, W, k·k)
+        """
+        B, H, W, _ = q.shape
+        k, half = self.kernel_size, self.head_dim // 2
+        q = reshape(q, shape=(B, H, W, self.num_heads, self.head_dim))
+        rows = einsum(q[..., :half], self.row, spec="byxhd,dk->bhyxk")
+        columns = einsum(q[..., half:], self.col, spec="byxhd,dl->bhyxl")
+        scores = reshape(rows[..., :, None] + columns[..., None, :], shape=(B, self.num_heads, H, W, k * k))
+        return scores + additive(inside(H, W, k), scores) if self.mask_border else scores
 
 
 @lru_cache(maxsize=64)
 def inside(H: int, W: int, k: int) -> np.ndarray:
-    """Which of a pixel's k×k neighbours lie in the image: booleans (H, W, 1, k, k)."""
+    """Which of a pixel's k×k neighbours lie in the image: booleans (H, W, k·k)."""
     rows, columns = (np.arange(n)[:, None] + np.arange(k) - k // 2 for n in (H, W))
     rows, columns = (rows >= 0) & (rows < H), (columns >= 0) & (columns < W)
-    return rows[:, None, None, :, None] & columns[None, :, None, None, :]
+    return (rows[:, None, :, None] & columns[None, :, None, :]).reshape(H, W, k * k)
 
 
 class AttentionBottleneck(Bottleneck):
     """ResNet's bottleneck with attention in place of its 3×3 convolution.   (B, H, W, C) -> (B, H/s, W/s, C')"""
 
-    def __init__(self, in_chans, width, stride, *, kernel_size, num_heads, mask_border, rng):
-        super().__init__(in_chans, width, stride, rng=rng)
-        self.conv2 = StandAloneAttention(width, width, kernel_size, num_heads, stride=stride, mask_border=mask_border,
-                                         rng=rng)  # fmt: skip
+    def __init__(self, config, in_chans, channels, stride=1, *, rng):
+        super().__init__(config, in_chans, channels, stride, rng=rng)
+        self.conv2 = StandAloneAttention(channels, channels, config.kernel_size, config.num_heads, stride=stride,
+                                         mask_border=config.mask_border, rng=rng)  # fmt: skip
 
 
 class SASAResNet(ResNet):
     """A ResNet whose 3×3 convolutions are attention.   images (B, H, W, C) -> logits (B, num_classes)"""
 
-    def block(self, in_chans, width, stride, *, rng):
-        c = self.config
-        return AttentionBottleneck(in_chans, width, stride, kernel_size=c.kernel_size, num_heads=c.num_heads,
-                                   mask_border=c.mask_border, rng=rng)  # fmt: skip
+    def block(self, in_chans, channels, stride, *, dilation, rng):
+        return AttentionBottleneck(self.config, in_chans, channels, stride, rng=rng)
 
 
 # The paper's three depths, with convolution in the stem. ------------------------------------

@@ -79,6 +79,7 @@ class SoftSplit(Module):
 
     def __init__(self, side, stride, padding):
         self.side, self.stride, self.padding = side, stride, padding
+        self.merges = stride
 
     def forward(self, x):
         windows = unfold(zero_padded(x, self.padding, 2), size=(self.side, self.side), stride=self.stride)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tinyvit.models.alexnet import AlexNet
 from tinyvit.models.config import Paper, Published
 from tinyvit.nn.basic import BatchNorm, Conv2d, Linear, ReLU
-from tinyvit.nn.init import normal
+from tinyvit.nn.init import normal, zeros
 from tinyvit.nn.module import Identity
 from tinyvit.nn.noise import Dropout, probability
 from tinyvit.nn.pool import MaxPool
@@ -91,8 +91,9 @@ def linear_layer(in_features, out_features, rng):
     """A linear layer that starts as the paper's do (Sec. 3.1); without outputs (no classes) there is none."""
     if not out_features:
         return Identity()
-    layer = Linear(in_features, out_features, rng=rng)
+    layer = Linear(in_features, out_features, rng=None)  # nothing is drawn twice
     layer.weight.data = normal(layer.weight.shape, std=0.01, rng=rng)
+    layer.bias.data = zeros(layer.bias.shape, rng=rng)
     return layer
 
 

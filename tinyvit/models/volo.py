@@ -27,6 +27,7 @@ from tinyvit.nn.attention import Attention, Block, drop_path_rates, head_width
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, ReLU
 from tinyvit.nn.embed import RESAMPLING, check_images, fit_tables, one_for_each
 from tinyvit.nn.init import trunc_normal
+from tinyvit.nn.lifting import lift_class_attention, lift_outlook
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
 from tinyvit.nn.noise import Dropout, keep_mask, probability
 from tinyvit.primitives.reduce import max, mean
@@ -130,6 +131,9 @@ class OutlookAttention(Module):
         square = self.kernel_size**2
         return keep_mask(self.rng, (B, self.num_heads, rows * columns, square, square), self.attn_drop, scores)
 
+    def token_map(self, weights, shape):
+        return lift_outlook(weights, shape[1:-1], stride=self.stride, padding=self.padding)
+
 
 class Outlooker(Block):
     """``X̃ = OutlookAtt(LN(X)) + X``, ``Z = MLP(LN(X̃)) + X̃`` (Eqs. 1-2).   (B, H, W, C) -> (B, H, W, C)"""
@@ -178,6 +182,9 @@ class ClassAttention(Module):
             keep = keep_mask(self.rng, (*q.shape[:3], k.shape[2]), self.attn_drop, q)
         return self.proj_drop(self.proj(merge_heads(scaled_dot_product_attention(q, k, v, None, keep))))
 
+    def token_map(self, weights, shape):
+        return lift_class_attention(weights)
+
 
 class ClassBlock(Block):
     """The encoder block for the class token alone: it reads all tokens, the others stay.   (B, 1 + N, D), same again"""
@@ -212,6 +219,8 @@ class ConvStem(Module):
 
 class Downsample(Module):
     """Every 2×2 places mapped to one.   (B, H, W, C) -> (B, ⌊H/2⌋, ⌊W/2⌋, C')"""
+
+    merges = 2
 
     def __init__(self, in_dim, out_dim, *, rng):
         self.proj = Conv2d(in_dim, out_dim, 2, stride=2, rng=rng)

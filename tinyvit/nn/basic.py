@@ -9,11 +9,12 @@ import numpy as np
 
 from tinyvit.autodiff.tensor import raw
 from tinyvit.equations.activation import gelu
-from tinyvit.equations.convolution import conv2d, linear
+from tinyvit.equations.convolution import conv2d, conv3d, linear
 from tinyvit.equations.normalize import (
     batch_norm,
     batch_norm_inference,
     batch_statistics,
+    group_norm,
     layer_norm,
 )
 from tinyvit.nn.init import fan_in_uniform, full, kaiming_normal, ones, trunc_normal, zeros
@@ -36,29 +37,40 @@ class Linear(Module):
 class Conv2d(Module):
     """Convolution with a bias of its own or none.   (B, H, W, C) -> (B, H', W', O)
 
-    init: "fan_in" (PyTorch's default), "kaiming" (normal, fan out: ResNets) or "kaiming_in" (fan in: DenseNets), whose
-    biases are zero.
+    init: "fan_in" (PyTorch's default), "kaiming" (normal, fan out: ResNets), "kaiming_in" (fan in: DenseNets), "normal"
+    (σ 0.02: ConvNeXt) or "zeros" (BiT's head); the biases of all but the first are zero.
     """
 
-    def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, groups=1, bias=True,
-                 init="fan_in", rng):  # fmt: skip
-        size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+    axes = 2  # of a map
+
+    def __init__(self, in_chans, out_chans, kernel_size, *, stride=1, padding=0, dilation=1, groups=1,
+                 bias=True, init="fan_in", rng):  # fmt: skip
+        size = (kernel_size,) * self.axes if isinstance(kernel_size, int) else tuple(kernel_size)
         shape = (out_chans, in_chans // groups, *size)
         weights = {"fan_in": fan_in_uniform, "kaiming": partial(kaiming_normal, groups=groups),
-                   "kaiming_in": partial(kaiming_normal, fan="in")}  # fmt: skip
+                   "kaiming_in": partial(kaiming_normal, fan="in"), "normal": trunc_normal, "zeros": zeros}  # fmt: skip
         self.weight = Parameter(weights[init](shape, rng=rng))
         biases = partial(fan_in_uniform, fan_in=math.prod(shape[1:])) if init == "fan_in" else zeros
         self.bias = Parameter(biases((out_chans,), rng=rng)) if bias else None
-        self.stride, self.padding, self.groups = stride, padding, groups
+        self.options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
     def forward(self, x):
-        return conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups)
+        return conv2d(x, self.weight, self.bias, **self.options)
 
 
-def plain_conv(in_chans, out_chans, kernel_size, *, stride=1, groups=1, init="kaiming", rng) -> Conv2d:
+class Conv3d(Conv2d):
+    """The same for clips.   (B, T, H, W, C) -> (B, T', H', W', O)"""
+
+    axes = 3
+
+    def forward(self, x):
+        return conv3d(x, self.weight, self.bias, **self.options)
+
+
+def plain_conv(in_chans, out_chans, kernel_size, *, stride=1, dilation=1, groups=1, init="kaiming", rng) -> Conv2d:
     """A convolution beside a norm, which has the bias: the map stays as large as it is, or shrinks by the stride."""
-    return Conv2d(in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False,
-                  init=init, rng=rng)  # fmt: skip
+    return Conv2d(in_chans, out_chans, kernel_size, stride=stride, padding=kernel_size // 2 * dilation,
+                  dilation=dilation, groups=groups, bias=False, init=init, rng=rng)  # fmt: skip
 
 
 class LayerNorm(Module):
@@ -70,6 +82,19 @@ class LayerNorm(Module):
 
     def forward(self, x):
         return layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+
+class GroupNorm(Module):
+    """Normalise every image over its places and a group of its channels.   (B, ..., C) -> (B, ..., C)"""
+
+    def __init__(self, dim: int, num_groups: int, *, eps: float = 1e-5, rng):
+        if num_groups < 1 or dim % num_groups:
+            raise ValueError(f"num_groups: {dim} channels cannot be shared out evenly among {num_groups} groups")
+        self.weight, self.bias = Parameter(ones((dim,), rng=rng)), Parameter(zeros((dim,), rng=rng))
+        self.num_groups, self.eps = num_groups, eps
+
+    def forward(self, x):
+        return group_norm(x, self.weight, self.bias, groups=self.num_groups, eps=self.eps)
 
 
 class BatchNorm(Module):

@@ -66,12 +66,13 @@ def example_inputs(model: Module, batch: int = 1) -> tuple:
 
 
 def input_shape(model: Module, batch: int = 1) -> tuple:
-    """(B, H, W, C) of the images a model's config asks for."""
+    """(B, H, W, C) of the images a model's config asks for; (B, T, H, W, C) of clips, where it says how many frames."""
     size = model.config.img_size
     if size is None:
         raise ValueError(f"shape: this {type(model).__name__} takes images of any size; say (B, H, W, C)")
     H, W = (size, size) if isinstance(size, int) else size
-    return (batch, H, W, model.config.in_chans)
+    frames = (model.config.num_frames,) if hasattr(model.config, "num_frames") else ()
+    return (batch, *frames, H, W, model.config.in_chans)
 
 
 def count_macs(model: Module, shape: tuple | None = None) -> int:

@@ -61,25 +61,26 @@ def patchify(images, patch_size: int):
     return reshape(transpose(cut, axes=(0, 1, 3, 2, 4, 5)), shape=(B, h * w, patch_size * patch_size * C))
 
 
-def check_images(images, channels: int, size: tuple[int, int] | None = None) -> None:
+def check_images(images, channels: int, size: tuple[int, ...] | None = None, axes: str = "HW") -> None:
     """Say what was expected of images that a model cannot take.
 
     channels, size  what the model is made for; without a size any will do
+    axes            between batch and channels; "THW" for clips
     Raises ValueError for a shape that is not (B, H, W, channels), TypeError for numbers that are not floating-point.
     """
     if not hasattr(images, "shape"):
         raise TypeError(f"images: expected an array, got a {type(images).__name__}; np.asarray(images, np.float32)")
-    H, W = size or ("H", "W")
-    got = tuple(images.shape)
-    if len(got) != 4 or got[3] != channels or (size and got[1:3] != tuple(size)):
+    got, rank, kind = tuple(images.shape), 2 + len(axes), "clip" if len(axes) == 3 else "image"
+    if len(got) != rank or got[-1] != channels or (size and got[1:-1] != tuple(size)):
         hint = ""
-        if len(got) == 3 and channels == 1 and (not size or got[1:] == tuple(size)):
-            hint = "; grey images have a channel axis too: images[..., None]"
-        elif len(got) == 3:
-            hint = "; a single image is a batch of one: images[None]"
-        elif len(got) == 4 and got[1] == channels != got[3]:
-            hint = "; channels come last here: np.transpose(images, (0, 2, 3, 1))"
-        raise ValueError(f"images: expected shape (B, {H}, {W}, {channels}), got {got}{hint}")
+        if len(got) == rank - 1 and channels == 1 and (not size or got[1:] == tuple(size)):
+            hint = f"; grey {kind}s have a channel axis too: {kind}s[..., None]"
+        elif len(got) == rank - 1:
+            hint = f"; a single {kind} is a batch of one: {kind}s[None]"
+        elif len(got) == rank and got[1] == channels != got[-1]:
+            hint = f"; channels come last here: np.moveaxis({kind}s, 1, -1)"
+        wanted = ", ".join(map(str, size or axes))
+        raise ValueError(f"{kind}s: expected shape (B, {wanted}, {channels}), got {got}{hint}")
     if images.dtype.kind not in "fc":
         raise TypeError(f"images: expected floating-point numbers, got {images.dtype}; scale them to about ±1 first")
 

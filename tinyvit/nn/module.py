@@ -38,6 +38,10 @@ class Frozen(Buffer):
     __slots__ = ()
 
 
+STATE = (Parameter, Buffer)
+NESTS = (list, tuple, dict)  # what modules and parameters are looked for in
+
+
 class StateError(ValueError):
     """A state that does not fit a model.
 
@@ -99,7 +103,7 @@ class Module:
         """Parameters and buffers with their dotted names, in the order they were made."""
         for prefix, module in self.named_modules():
             for name, value in _children(module):
-                if isinstance(value, Parameter | Buffer):
+                if isinstance(value, STATE):
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -244,18 +248,19 @@ def swapped(model: Module, arrays: dict):
 def _children(module: Module) -> Iterator[tuple[str, object]]:
     """Attributes by dotted name; the members of lists, tuples and dicts, however nested, by position or key."""
     for name, value in vars(module).items():
-        yield from _members(name, value)
+        if isinstance(value, NESTS):
+            yield from _members(name, value)
+        else:
+            yield name, value
 
 
 def _members(name: str, value) -> Iterator[tuple[str, object]]:
     """``value`` under its name, or, if it is a list, tuple or dict, what is in it."""
-    if isinstance(value, list | tuple):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
+    if isinstance(value, NESTS):
+        for key, member in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _members(f"{name}.{key}", member)
+    else:
         yield name, value
-        return
-    for key, member in value.items():
-        yield from _members(f"{name}.{key}", member)
 
 
 def _taken(given, own):

@@ -52,20 +52,24 @@ def _counts(size, window) -> tuple[int, ...]:
     return tuple(n // m for n, m in zip(size, window, strict=True))
 
 
-@lru_cache(maxsize=16)  # of a large map it has millions of numbers
-def region_mask(size, window, shift) -> np.ndarray:
-    """What is added to the scores of a map that was rolled by -shift (Fig. 4), (W, M, M).
+@lru_cache(maxsize=64)
+def window_regions(size, window, shift) -> np.ndarray:
+    """Which part of the map the tokens of every window were brought from by a roll of -shift (Fig. 4), (W, M).
 
-    Along an axis the last ``shift`` places came round from the other end. Two tokens of a window may attend to each
-    other if on every axis both came round or neither did; else they get -100.
+    Along an axis the last ``shift`` places came round from the other end, the others only moved up. A region's number
+    has a binary digit for every axis: whether it came round. Of a window, those of one region were neighbours before.
     """
-    axes = [np.arange(n) >= n - s for n, s in zip(size, shift, strict=True)]
-    came_round = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)  # (*size, one per axis)
-    tokens = window_partition(came_round[None], window)
-    together = (tokens[:, :, None] == tokens[:, None]).all(axis=-1)
-    mask = np.where(together, np.float32(0), np.float32(FORBIDDEN))
-    mask.flags.writeable = False
-    return mask
+    came_round = [np.arange(n) >= n - s for n, s in zip(size, shift, strict=True)]
+    numbers = sum(2**i * came for i, came in enumerate(np.meshgrid(*came_round, indexing="ij")))
+    found = window_partition(numbers[None, ..., None].astype(np.float32), window)[..., 0]
+    found.flags.writeable = False
+    return found
+
+
+def region_mask(regions):
+    """What is added to the scores so that tokens attend within their region: 0, or -100.   (W, M) -> (W, M, M)"""
+    together = np.equal(regions[:, :, None], regions[:, None])
+    return np.where(together, regions.dtype.type(0), regions.dtype.type(FORBIDDEN))
 
 
 def pad_to_whole(x, window):
@@ -77,7 +81,8 @@ def pad_to_whole(x, window):
 class WindowAttention(Attention):
     """``softmax(QKᵀ/√d + B) V`` among the M tokens of every window (Swin, Eq. 4).   (B·W, M, D) -> (B·W, M, D)
 
-    B has an entry per head and offset of two tokens. mask (W, M, M) is added too, to the W windows of every image.
+    B has an entry per head and offset of two tokens. Where regions (W, M) are given, of the W windows of every image,
+    tokens attend within their own (``region_mask``).
     The weights (B·W, h, M, M) can be captured as ``<name>.weights``. Fewer tokens than a window holds use the offsets
     of its first ones, as Video Swin's reference does.
     """
@@ -88,11 +93,11 @@ class WindowAttention(Attention):
         offsets = math.prod(2 * m - 1 for m in self.window)
         self.relative_position_bias_table = Parameter(trunc_normal((offsets, num_heads), std=0.02, rng=rng))
 
-    def forward(self, x, mask=None):
+    def forward(self, x, regions=None):
         qkv = self.qkv(x)
         bias = self.position_bias(qkv)
-        if mask is not None:
-            bias = bias + beside(mask[:, None], qkv)  # (W, h, M, M), not once more for every image
+        if regions is not None:
+            bias = bias + region_mask(beside(regions, qkv))[:, None]  # (W, h, M, M), not once more for every image
         y = self_attention(qkv, bias, self.kept(qkv), num_heads=self.num_heads)
         return self.proj_drop(self.proj(y))
 
@@ -116,7 +121,7 @@ def resize_bias_table(table, window):
 
 
 def attend_in_windows(x, attention, window, shift):
-    """A map through ``attention(tokens, mask)``, window by window (Fig. 4).   (B, *size, C) -> (B, *size, C)
+    """A map through ``attention(tokens, regions)``, window by window (Fig. 4).   (B, *size, C) -> (B, *size, C)
 
     Pad with zeros to whole windows, roll by -shift, attend, and undo both. Padded tokens are attended to like others,
     as in the references.
@@ -124,8 +129,9 @@ def attend_in_windows(x, attention, window, shift):
     size = x.shape[1:-1]
     shift = shift_that_matters(shift, size, window)
     whole = tuple(n + -n % m for n, m in zip(size, window, strict=True))
-    mask = region_mask(whole, tuple(window), shift) if any(shift) else None
-    y = window_reverse(attention(shifted_windows(x, window, shift), mask), window, whole)
+    regions = window_regions(whole, tuple(window), shift) if any(shift) else None
+    y = attention(shifted_windows(x, window, shift), regions)
+    y = window_reverse(y, window, whole)
     if any(shift):
         y = roll(y, shift=shift, axis=_axes(size))
     return y if whole == size else y[(slice(None), *map(slice, size))]

@@ -10,7 +10,7 @@ from tinyvit.train.loop import Score, Step, evaluate, predict, training
 from tinyvit.train.microbatch import accumulated, threaded
 from tinyvit.train.objective import classification, distilled_from, token_labelling
 from tinyvit.train.optim import SGD, Adam, AdamW, RMSprop
-from tinyvit.train.schedule import constant, cosine, inverse_root, linear, steps, warmed_up, warmup_cosine
+from tinyvit.train.schedule import constant, cosine, inverse_root, linear, step_decay, warmed_up, warmup_cosine
 from tinyvit.train.sharpness import adaptive_sharpness_aware, sharpness_aware
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
     "linear",
     "predict",
     "sharpness_aware",
-    "steps",
+    "step_decay",
     "threaded",
     "token_labelling",
     "training",

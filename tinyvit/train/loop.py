@@ -8,7 +8,7 @@ print(step)
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,22 +51,24 @@ def training(
     optimizer: Optimizer,
     schedule: Schedule,
     *,
-    rng: np.random.Generator,
+    rng: np.random.Generator | Callable[[int], np.random.Generator],
+    start: int = 0,
     progress: str | None = None,
 ) -> Iterator[Step]:
     """Train on every batch, yielding after each update. The model is in evaluation mode at the yield and after.
 
     batches   pairs (images, labels), on the host or where the model is; a length tells the progress bar the end
-    rng       the source of the model's noise (dropout, stochastic depth)
+    rng       the source of the model's noise (dropout, stochastic depth); or a function that gives each step its own
+    start     the number of the first step: a run that goes on begins where it stopped
     progress  a name to show a progress bar under, on stderr; None for none
 
     Raises FloatingPointError, naming the step, when the loss is not a finite number.
     """
     reuse_memory()
-    with _bar(batches, progress) as bar:
-        for number, batch in enumerate(batches):
-            start = time.perf_counter()
-            model.train(rng)
+    with _bar(batches, start, progress) as bar:
+        for number, batch in enumerate(batches, start):
+            began = time.perf_counter()
+            model.train(rng(number) if callable(rng) else rng)
             try:
                 loss, g = gradient(model, batch)
             finally:
@@ -77,7 +79,7 @@ def training(
             optimizer.step(g, rate)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
-            yield Step(number, loss, rate, global_norm(g), time.perf_counter() - start)
+            yield Step(number, loss, rate, global_norm(g), time.perf_counter() - began)
 
 
 def predict(model: Module, images, *, chunk: int = 16, workers: int | None = None):
@@ -109,9 +111,17 @@ def evaluate(model: Module, dataset: tuple, *, batch_size: int = 256) -> Score:
     return Score(total_loss / len(labels), total_right / len(labels))
 
 
-def _bar(batches, name: str | None):
+def _bar(batches, start: int, name: str | None):
     """A progress bar over the batches; silent without a name, and where nobody watches (a file, a pipe)."""
     from tqdm import tqdm
 
-    total = len(batches) if hasattr(batches, "__len__") else None
-    return tqdm(total=total, desc=name, disable=None if name else True, unit="step", leave=False, dynamic_ncols=True)
+    total = start + len(batches) if hasattr(batches, "__len__") else None
+    return tqdm(
+        total=total,
+        initial=start,
+        desc=name,
+        disable=None if name else True,
+        unit="step",
+        leave=False,
+        dynamic_ncols=True,
+    )

@@ -37,13 +37,16 @@ def distilled_from(teacher: Module, *, tau: float | None = None, lam: float = 0.
     tau        the temperature of ``soft_distillation``; without it the teacher's decision counts, ``hard_distillation``
     lam        the weight of the teacher's word
     smoothing  of the labels; the teacher's word is never smoothed
-    A student that in training returns a pair learns with its second logits from the teacher: the distillation token's.
+    A student that returns a pair learns with its second logits from the teacher: the distillation token's. One that
+    does so only when asked, as DeiT in training, is asked.
     """
 
     def objective(model, batch):
         images, labels = batch
         with no_grad():
             taught = raw(teacher(images))
+        if hasattr(model, "set_distilled_training"):
+            model.set_distilled_training()
         outputs = model(images)
         logits, distilled = outputs if isinstance(outputs, tuple) else (outputs, None)
         if tau is None:
@@ -54,7 +57,7 @@ def distilled_from(teacher: Module, *, tau: float | None = None, lam: float = 0.
 
 
 def token_labelling(*, weight: float = 0.5) -> Objective:
-    """``CE(z_class, y) + β Σᵢ CE(zᵢ, yᵢ)/N``: every patch has a label too (LV-ViT, Jiang et al. 2021, Eq. 4).
+    """``CE(z_class, y) + β Σᵢ CE(zᵢ, yᵢ)/N``: every patch has a label too (LV-ViT, Jiang et al. 2021).
 
     For a model whose ``labelled(images)`` gives logits of the image (B, K) and of its patches (B, N, K): VOLO.
     A batch is ``(images, labels, patch_labels)``: classes (B,) and (B, N), or distributions (B, K) and (B, N, K), as

@@ -36,7 +36,7 @@ def linear(peak: float, *, total: float, floor: float = 0.0) -> Schedule:
     return lambda step: peak + (floor - peak) * min(step / total, 1.0)
 
 
-def steps(peak: float, *, at: Sequence[float], factor: float = 0.1) -> Schedule:
+def step_decay(peak: float, *, at: Sequence[float], factor: float = 0.1) -> Schedule:
     """`factor` times less from each of the steps `at` on: a tenth, in ResNets' training (He et al. 2016)."""
     _check_not_negative(peak=peak, factor=factor)
     if list(at) != sorted(at):

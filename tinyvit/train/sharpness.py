@@ -42,7 +42,7 @@ def sharpness_aware(gradient: Gradient, *, rho: float = 0.05) -> Gradient:
 
 
 def adaptive_sharpness_aware(gradient: Gradient, *, rho: float = 0.5, eta: float = 0.01) -> Gradient:
-    """Adaptive SAM: weights that are large may move further (Kwon et al. 2021, Eq. 9).
+    """Adaptive SAM: weights that are large may move further (Kwon et al. 2021, Alg. 1).
 
         ε̂ = ρ T² ∇L(w)/‖T ∇L(w)‖₂,   T = |w| + η
 

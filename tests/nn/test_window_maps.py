@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyvit import capture, create_model, no_grad
-from tinyvit.analysis import lift_windows, rollout
+from tinyvit import capture, no_grad
+from tinyvit.nn.lifting import lift_windows
 from tinyvit.nn.window import WindowAttention, attend_in_windows
 
 
@@ -48,19 +48,20 @@ def test_a_lifted_map_says_what_a_block_does_to_one_hot_values(drawn, seed):
         np.testing.assert_allclose(image, moved.transpose(2, 1, 0), rtol=1e-12, atol=1e-15)
 
 
-def test_maps_of_successive_blocks_compose(rng):
-    """A corner sees its window after one block; the shifted windows of the next carry it further."""
-    model = create_model("swin_digits", rng=rng)
-    with no_grad(), capture(model, "layers.0.blocks.*.attn.weights") as seen:
-        model(rng.normal(size=(3, 8, 8, 1)).astype(np.float32))
-    blocks = model.layers[0].blocks
-    maps = [lift_windows(w.data, (4, 4), b.attn.window, b.shift) for w, b in zip(seen.values(), blocks, strict=True)]
-    assert [m.shape for m in maps] == [(3, 4, 16, 16)] * 2
-    assert [np.count_nonzero(m[0, 0, 5] > 1e-6) for m in maps] == [4, 4]
-    np.testing.assert_allclose(np.stack(maps).sum(axis=-1), 1, rtol=1e-5)
-    flow = rollout(maps)
-    np.testing.assert_allclose(flow.sum(axis=-1), 1, rtol=1e-5)
-    assert np.count_nonzero(flow[0, 5] > 1e-6) == 16, "an inner token is reached from every window"
+@given(windows_on_maps(), st.integers(0, 2**16))
+def test_maps_of_two_layers_compose_to_what_both_do_to_one_hot_values(drawn, seed):
+    """W-MSA, then SW-MSA: the product of their maps, on maps of two and three axes, padded or not."""
+    window, shift, grid = drawn
+    rng, N, moved = np.random.default_rng(seed), math.prod(grid), np.eye(math.prod(grid))
+    maps = []
+    for s in ((0,) * len(window), shift):
+        attention = marking(window, rng, num_heads=1)
+        x = np.repeat(rng.normal(size=(1, *grid, 6)), N, axis=0)
+        x[..., -1] = moved.reshape(N, *grid)  # where the marks are now, in each of N copies
+        with no_grad(), capture(attention, "weights") as seen:
+            moved = attend_in_windows(x, attention, window, s).data.reshape(N, N, 6)[..., 0]
+        maps.append(lift_windows(seen["weights"].data, grid, window, s)[0, 0])
+    np.testing.assert_allclose(maps[1] @ maps[0], moved.T, rtol=1e-12, atol=1e-15)
 
 
 def test_what_padding_receives_is_nobodys(rng):

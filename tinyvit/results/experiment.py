@@ -1,0 +1,112 @@
+"""An experiment: the runs of a table, what a run measures, and what the table says about a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinyvit.data.augment import Augmentation
+from tinyvit.nn.module import Module
+from tinyvit.results.table import Table
+from tinyvit.runs.config import RunConfig, configured
+from tinyvit.runs.run import NOISE, Batches
+from tinyvit.runs.tasks import Task, find_task
+from tinyvit.runs.training import augmentation_for, average_of, gradient_for, initial_model, optimizer_for, schedule_for
+from tinyvit.train import evaluate, training
+from tinyvit.train.gradient import Gradient
+from tinyvit.train.parallel import Team
+
+SIZES = ("fast", "usual", "full")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of an experiment, but for its seed.
+
+    settings  of `tinyvit train` · model  of the model's config · also  what the experiment's own ``measure`` is told
+    """
+
+    settings: dict
+    model: dict = field(default_factory=dict)
+    also: dict = field(default_factory=dict)
+
+    def config(self, seed: int) -> RunConfig:
+        """The run's settings."""
+        return configured(**self.settings, seed=seed)
+
+
+def measured(trial: Trial, seed: int) -> dict[str, dict]:
+    """Train as a trial says and score the result.   -> {reading: numbers}; an ordinary run has one reading, ``""``"""
+    model, task, losses = fitted(trial, seed)
+    return {"": scores(model, task) | {"curve": thinned(losses)}}
+
+
+def fitted(trial: Trial, seed: int) -> tuple[Module, Task, list[float]]:
+    """The model that a trial's run ends with, what it learned, and the loss of every update."""
+    config = trial.config(seed)
+    task = find_task(config.data, seed=seed, size=config.img_size, train_size=config.train_size)
+    model = initial_model(config, task, **trial.model)
+    return model, task, trained(model, config, task)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is run, and what comes of it.
+
+    title, claim  what it is about; what slides say
+    sizes         "fast", "usual", "full" -> what ``trials`` is told, and "seeds"
+    trials        -> {(row, column) of the table: Trial}
+    verdict       table -> sentences: whether the claim appears
+    figure        table -> the Figure of ``plots``
+    measure       (trial, seed) -> {reading: numbers}, among them test_accuracy; where a run has several readings, each
+                  is a row of its own
+    """
+
+    title: str
+    claim: str
+    sizes: dict[str, dict]
+    trials: Callable[..., dict[tuple, Trial]]
+    verdict: Callable[[Table], str]
+    figure: Callable[[Table], object]
+    measure: Callable[[Trial, int], dict[str, dict]] = measured
+
+
+# what measures are made of -----------------------------------------------------------------
+
+
+def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | None = None,
+            augmentation: Augmentation | None = None) -> list[float]:  # fmt: skip
+    """Train a model as `tinyvit train` does, without a folder; the loss of every update. It gets averaged weights.
+
+    gradient, augmentation  others than the settings'
+    """
+    batches = Batches(task.splits.train, config, 0, augmentation or augmentation_for(config, task))
+    schedule, optimizer = schedule_for(config, batches.per_epoch), optimizer_for(config, model)
+    gradient, average, losses = gradient or gradient_for(config, 1, Team()), average_of(config, model), []
+    noise = lambda step: np.random.default_rng([config.seed, NOISE, step])  # noqa: E731
+    for step in training(model, batches, gradient, optimizer, schedule, rng=noise):
+        losses.append(step.loss)
+        if average:
+            average.update()
+    if average:
+        model.load_state_dict(average.arrays)
+    return losses
+
+
+def scores(model: Module, task: Task) -> dict[str, float]:
+    """Accuracy and loss on the images to choose by and on those to report on."""
+    parts = {name: evaluate(model, getattr(task.splits, name)) for name in ("validation", "test")}
+    return {f"{part}_{name}": value for part, score in parts.items() for name, value in score._asdict().items()}
+
+
+def of_length(updates: int, images: int, *, batch: int = 32, warmup: float = 0.1) -> dict:
+    """Settings for about so many updates, the first of them, a part ``warmup``, with a rising rate."""
+    epochs = max(1, round(updates / (images // min(batch, images))))
+    return {"epochs": epochs, "warmup": warmup * epochs, "batch_size": batch}
+
+
+def thinned(losses: list[float], points: int = 25) -> list[float]:
+    """The means of ``points`` stretches of equal length."""
+    return [float(np.mean(part)) for part in np.array_split(losses, min(points, len(losses)))]
