@@ -30,7 +30,7 @@ def correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int)
 
     def correlation_pullback(g):
         return (
-            lambda: _sent_back(g, weight, x.shape, steps, borders(padding, n), holes, groups),
+            lambda: _sent_back(g, way, x.shape, steps, borders(padding, n), holes),
             lambda: np.reshape(_filter_sums(windows, g, way), weight.shape),
             lambda: np.sum(g, axis=tuple(range(n + 1))),
         )
@@ -38,36 +38,41 @@ def correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int)
     return _sums(windows, way, bias), correlation_pullback
 
 
-def _way(weight, groups: int, step: int = 1):
-    """The faster way to take the sums of windows that follow each other along the last axis in such steps."""
-    return Taps(weight, step) if weight.shape[:2] == (groups, 1) else Products(weight, groups)
+def _way(weight, groups: int, step: int):
+    """The faster way to take the sums: Taps for a filter per channel, or Products."""
+    O, c, *size = weight.shape
+    if (O, c) == (groups, 1):
+        return Taps(np.moveaxis(weight[:, 0], 0, -1), step)
+    shared = np.moveaxis(np.reshape(weight, (groups, O // groups, c, *size)), 2, -1)
+    by_filter = np.reshape(shared, (groups, O // groups, math.prod(size) * c))  # each moves within its own memory
+    return Products(np.swapaxes(by_filter, 1, 2), size)
 
 
 # back to the input -------------------------------------------------------------------------
 
 
-def _sent_back(g, weight, shape: tuple, steps, around, holes, groups: int):
+def _sent_back(g, way, shape: tuple, steps, around, holes):
     """The cotangent of an input of ``shape``: a convolution of the output's, in steps of one, with the filters turned.
 
     Steps longer than one leave out taps: which ones depends on the rest of a place divided by the step. All places with
     the same rest have met the same taps, so there is a convolution for every rest.
     """
     parts = []
-    axes = zip(shape[1:-1], g.shape[1:-1], weight.shape[2:], steps, around, holes, strict=True)
+    axes = zip(shape[1:-1], way.size, steps, around, holes, strict=True)
     for rests in product(*(_rests(*axis) for axis in axes)):
         places, taps, starts, lengths, apart = zip(*rests, strict=True)
-        turned = _turned(weight[(..., *taps)], groups)
-        windows = unfold(_cut(g, starts, lengths), size=turned.shape[2:], dilation=apart)
-        parts.append((places, _sums(windows, _way(turned, groups))))
+        turned = way.turned(taps)
+        windows = unfold(_cut(g, starts, lengths), size=turned.size, dilation=apart)
+        parts.append((places, _sums(windows, turned)))
     if [part.shape for _, part in parts] == [shape]:  # steps of one
         return parts[0][1]
-    out = np.zeros_like(g, shape=shape, dtype=np.result_type(g, weight))
+    out = np.zeros_like(g, shape=shape, dtype=np.result_type(g, way.filters))
     for places, part in parts:
         out[(slice(None), *places)] = part
     return out
 
 
-def _rests(length: int, outputs: int, size: int, step: int, border: tuple, hole: int):
+def _rests(length: int, size: int, step: int, border: tuple, hole: int):
     """For every rest along an axis: its places, its taps, which outputs these lead to (start, length), how far apart.
 
     Output i meets place p by tap a where ``step·i + hole·a = p + border``.
@@ -81,13 +86,6 @@ def _rests(length: int, outputs: int, size: int, step: int, border: tuple, hole:
             count = len(range(first, length, step))
             taps = slice(taps[0], None, step // common)
             yield slice(first, None, step), taps, output - far, count + far - near, hole // common
-
-
-def _turned(weight, groups: int):
-    """The filters that lead back from outputs to inputs.   (O, C/groups, *size) -> (C, O/groups, *size)"""
-    O, c, *size = weight.shape
-    shared = np.swapaxes(np.reshape(weight, (groups, O // groups, c, *size)), 1, 2)
-    return np.flip(np.reshape(shared, (groups * c, O // groups, *size)), axis=tuple(range(2, weight.ndim)))
 
 
 def _cut(x, starts, lengths):
@@ -154,26 +152,32 @@ class Products:
     cost      multiply-adds for an output that BLAS does not do, on threads of its own: none
     """
 
-    def __init__(self, weight, groups: int):
-        self.outputs, self.c, *self.size = weight.shape
-        self.groups, self.o = groups, self.outputs // max(groups, 1)
-        self.row = self.c * math.prod(self.size)
-        self.numbers, self.cost = groups * self.row, 0
-        shared = np.moveaxis(np.reshape(weight, (groups, self.o, self.c, *self.size)), (1, 2), (-1, -2))
-        self.filters = np.reshape(shared, (groups, self.row, self.o))
+    cost = 0
+
+    def __init__(self, filters, size):
+        self.filters, self.size = filters, tuple(size)
+        self.groups, self.row, self.o = filters.shape
+        self.c = self.row // max(math.prod(size), 1)
+        self.outputs, self.numbers = self.groups * self.o, self.groups * self.row
+
+    def turned(self, taps):
+        """The way back, from outputs to inputs, for some of the taps (a slice for each axis)."""
+        whole = np.reshape(self.filters, (self.groups, *self.size, self.c, self.o))
+        some = np.swapaxes(np.flip(whole[(slice(None), *taps)], axis=tuple(range(1, len(taps) + 1))), -2, -1)
+        size = some.shape[1:-2]
+        return Products(np.reshape(some, (self.groups, math.prod(size) * self.o, self.c)), size)
 
     def sums(self, windows, out) -> None:
         """Write the outputs of some windows."""
         np.matmul(self.columns(windows), self.filters, out=self.per_group(out))
 
     def filter_sums(self, windows, g):
-        """As the filters are laid out."""
-        return np.swapaxes(self.columns(windows), 1, 2) @ self.per_group(g)
+        """(groups, o, area·c)"""
+        return np.swapaxes(self.per_group(g), 1, 2) @ self.columns(windows)
 
-    def as_weight(self, filters):
-        """(groups, area·c, o) -> (groups, o, c, *size)"""
-        shared = np.reshape(filters, (self.groups, *self.size, self.c, self.o))
-        return np.moveaxis(shared, (-1, -2), (1, 2))
+    def as_weight(self, sums):
+        """(groups, o, area·c) -> (groups, o, c, *size)"""
+        return np.moveaxis(np.reshape(sums, (self.groups, self.o, *self.size, self.c)), -1, 2)
 
     def columns(self, windows):
         """(b, *places, C, *size) -> (groups, b·places, area·c)"""
@@ -197,13 +201,16 @@ class Taps:
     filters  (*size, C) for weights (C, 1, *size) · outputs, numbers, cost: as of Products
     """
 
-    def __init__(self, weight, step: int):
-        self.outputs, _, *self.size = weight.shape
+    def __init__(self, filters, step: int = 1):
+        self.filters, self.size, self.outputs = filters, filters.shape[:-1], filters.shape[-1]
         self.numbers = 2 * self.outputs  # what comes in and what goes out; windows are only views
         self.cost = math.prod(self.size)
-        self.filters = np.moveaxis(weight[:, 0], 0, -1)
         self.outer = len(self.size) + (step > 1)  # axes of batch and places that are not within a vector
         self.at, self.taps = "bthw"[: self.outer], "klm"[: len(self.size)]
+
+    def turned(self, taps):
+        """The way back, from outputs to inputs, for some of the taps (a slice for each axis)."""
+        return Taps(np.flip(self.filters[tuple(taps)], axis=tuple(range(len(taps)))))
 
     def sums(self, windows, out) -> None:
         """Write the outputs of some windows."""
@@ -216,15 +223,15 @@ class Taps:
         out[...] = np.reshape(y, out.shape)
 
     def filter_sums(self, windows, g):
-        """As the filters are laid out."""
+        """(*size, C)"""
         vectors = self.vectors(windows)
         rows = np.reshape(g, (*g.shape[: self.outer], vectors.shape[-1]))
         sums = np.einsum(f"{self.at}{self.taps}n,{self.at}n->{self.taps}n", vectors, rows)
         return np.sum(np.reshape(sums, (*self.size, -1, max(self.outputs, 1))), axis=-2)
 
-    def as_weight(self, filters):
+    def as_weight(self, sums):
         """(*size, C) -> (C, *size)"""
-        return np.moveaxis(filters, -1, 0)
+        return np.moveaxis(sums, -1, 0)
 
     def vectors(self, windows):
         """(b, *places, C, *size) -> (b, *places, *size, C), or with the last places and the channels as one axis"""
