@@ -54,7 +54,8 @@ def test_threads_do_not_change_the_bits(case, monkeypatch):
     """Neither the kernel's own threads nor those of four users at once; and BLAS has its number back afterwards."""
     monkeypatch.setattr(correlation, "BLOCK", 100)
     serial = of_all(case)
-    monkeypatch.setattr(correlation, "WORTH", 0)
+    for way in (correlation.Products, correlation.Taps):
+        monkeypatch.setattr(way, "worth", 0)
     monkeypatch.setattr(machine, "_blas_thread_count", lambda: 3)
     results = [None] * 4
 
@@ -76,11 +77,11 @@ def test_small_work_starts_no_thread(monkeypatch):
     monkeypatch.setattr(machine, "ThreadPoolExecutor", None)
     monkeypatch.setattr(machine, "_blas_thread_count", lambda: 3)
     monkeypatch.setattr(correlation, "BLOCK", 100)
-    of_all("depthwise")
-    monkeypatch.setattr(correlation, "WORTH", 0)
-    of_all("dense")  # BLAS has threads of its own
-    with pytest.raises(TypeError):  # it would have been started here
-        of_all("depthwise")
+    for case, way in (("dense", correlation.Products), ("depthwise", correlation.Taps)):
+        of_all(case)
+        monkeypatch.setattr(way, "worth", 0)
+        with pytest.raises(TypeError):  # it would have been started here
+            of_all(case)
 
 
 def test_where_a_filter_is_larger_than_the_image():

@@ -104,7 +104,6 @@ def _cut(x, starts, lengths):
 BLOCK = 1 << 20  # numbers that a block of windows has
 ON_DEVICE = 1 << 27  # there, a call is dear, and the caches are not ours to mind
 SHARES = 8  # partial sums of a filter's gradient, whatever the number of threads: it must not change the bits
-WORTH = 1 << 24  # NumPy's own multiply-adds that are worth starting a thread for: a few milliseconds of them
 
 
 def _sums(windows, way, bias=None):
@@ -118,7 +117,7 @@ def _sums(windows, way, bias=None):
         if bias is not None:
             y[block] += bias
 
-    shared_out(one, _blocks(windows, way), y.size * way.cost > WORTH)
+    shared_out(one, _blocks(windows, way), y.size * way.cost > way.worth)
     return y
 
 
@@ -132,7 +131,7 @@ def _filter_sums(windows, g, way):
     if not parts:  # a batch of none
         return np.zeros_like(way.filters, dtype=np.result_type(windows, g))
     shares = [parts[i::SHARES] for i in range(min(SHARES, len(parts)))]
-    return way.as_weight(reduce(np.add, shared_out(of_share, shares, g.size * way.cost > WORTH)))
+    return way.as_weight(reduce(np.add, shared_out(of_share, shares, g.size * way.cost > way.worth)))
 
 
 def _blocks(windows, way) -> list:
@@ -148,17 +147,18 @@ class Products:
     """A window is a row of a matrix, a filter a column of another, for every group of channels.
 
     filters   (groups, area·c, o) for weights (groups·o, c, *size)
-    outputs   how many channels come out · numbers: that a window has
-    cost      multiply-adds for an output that BLAS does not do, on threads of its own: none
+    outputs   how many channels come out · numbers: that a window has · cost: multiply-adds for an output
+    worth     from how many of them on threads for blocks are faster than those that BLAS has for a product; they do
+              not go together, since BLAS's wait for the next product for some time by turning in circles
     """
 
-    cost = 0
+    worth = 1 << 30
 
     def __init__(self, filters, size):
         self.filters, self.size = filters, tuple(size)
         self.groups, self.row, self.o = filters.shape
         self.c = self.row // max(math.prod(size), 1)
-        self.outputs, self.numbers = self.groups * self.o, self.groups * self.row
+        self.outputs, self.numbers, self.cost = self.groups * self.o, self.groups * self.row, self.row
 
     def turned(self, taps):
         """The way back, from outputs to inputs, for some of the taps (a slice for each axis)."""
@@ -198,8 +198,10 @@ class Taps:
     einsum multiplies and adds in one go, along vectors that have to be long. Where windows follow each other in steps
     of one, a whole row of places and channels is such a vector; otherwise the channels of one place are.
 
-    filters  (*size, C) for weights (C, 1, *size) · outputs, numbers, cost: as of Products
+    filters  (*size, C) for weights (C, 1, *size) · outputs, numbers, cost, worth: as of Products
     """
+
+    worth = 1 << 24
 
     def __init__(self, filters, step: int = 1):
         self.filters, self.size, self.outputs = filters, filters.shape[:-1], filters.shape[-1]
