@@ -1,6 +1,9 @@
 """Files that are whole or absent, and the machine's threads and memory."""
 
 import os
+from contextvars import ContextVar
+from threading import Barrier, get_ident
+from time import sleep
 
 import numpy as np
 import pytest
@@ -47,6 +50,50 @@ def test_blas_threads_are_set_and_restored():
     assert counts() == before
     with pytest.raises(ValueError, match="threads"), machine.blas_threads(0):
         pass
+
+
+def test_work_side_by_side_is_in_order_and_sees_the_callers_context():
+    name = ContextVar("name", default="nobody")
+    name.set("caller")
+    meeting = Barrier(3, timeout=10)  # three must be at work at once
+
+    def work(part):
+        meeting.wait()
+        return part, name.get(), get_ident()
+
+    parts, names, threads = zip(*machine.side_by_side(work, range(6), workers=3), strict=True)
+    assert parts == tuple(range(6))
+    assert set(names) == {"caller"}
+    assert len(set(threads)) == 3
+    assert get_ident() in threads
+
+
+def test_blas_has_its_threads_back_whoever_leaves_last():
+    """Two callers at once: the first to come is the first to go."""
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with machine.blas_threads(2):
+        before = machine._blas_thread_count()
+        first, second = machine._one_blas_thread(), machine._one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert machine._blas_thread_count() == 1
+        second.__exit__(None, None, None)
+        assert machine._blas_thread_count() == before
+
+
+def test_shared_out_work_is_not_shared_out_again(monkeypatch):
+    def work(_):
+        sleep(0.01)  # long enough for another thread to take some
+        return get_ident()
+
+    def count(_):
+        return len(set(machine.shared_out(work, range(4), worthwhile=True)))
+
+    with machine.blas_threads(2):
+        if machine._blas_thread_count() == 2:  # not every library can
+            assert count(None) == 2
+            assert machine.side_by_side(count, range(2), workers=2) == [1, 1]
 
 
 def test_memory_is_reused_only_where_it_can_be_and_may_be(monkeypatch):

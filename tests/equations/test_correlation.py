@@ -1,5 +1,6 @@
 """How the kernels of convolution cut their work up, which nobody should see."""
 
+import math
 from threading import Thread
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tinyvit as tv
 from tinyvit import machine
 from tinyvit.equations import correlation
+from tinyvit.equations.blocks import blocks
 from tinyvit.equations.convolution import conv2d
 
 CASES = {
@@ -37,15 +39,14 @@ def test_blocks_do_not_change_the_result(case, monkeypatch):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_blocks_cover_everything_once(monkeypatch):
-    for block in (1, 100, 400, 1000, 10**6):
-        monkeypatch.setattr(correlation, "BLOCK", block)
-        for shape, rows in (((7, 5, 3, 2), 5), ((1, 11, 3, 2), 11), ((0, 5, 3, 2), 5)):
-            windows = correlation.unfold(np.zeros(shape), size=(1, 1))
-            times = np.zeros(shape[:3], int)
-            for at in correlation._blocks(windows, correlation.Products(np.zeros((4, 2, 1, 1)), 1)):
+def test_blocks_cover_everything_once():
+    for budget in (1, 7, 40, 100, 10**6):
+        for places in ((7, 5, 3), (1, 11, 3), (0, 5, 3), (4, 0, 3), (3, 5)):
+            times = np.zeros(places, int)
+            for at in blocks(places, numbers=2, budget=budget):
                 times[at] += 1
-            assert (times == 1).all(), (block, shape, rows)
+                assert times[at].size * 2 <= max(budget, 2 * math.prod(places[2:]))
+            assert (times == 1).all(), (budget, places)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,7 +54,8 @@ def test_threads_do_not_change_the_bits(case, monkeypatch):
     """Neither the kernel's own threads nor those of four users at once; and BLAS has its number back afterwards."""
     monkeypatch.setattr(correlation, "BLOCK", 100)
     serial = of_all(case)
-    monkeypatch.setattr(correlation, "WORTH", 0)
+    for way in (correlation.Products, correlation.Taps):
+        monkeypatch.setattr(way, "worth", 0)
     monkeypatch.setattr(machine, "_blas_thread_count", lambda: 3)
     results = [None] * 4
 
@@ -75,11 +77,11 @@ def test_small_work_starts_no_thread(monkeypatch):
     monkeypatch.setattr(machine, "ThreadPoolExecutor", None)
     monkeypatch.setattr(machine, "_blas_thread_count", lambda: 3)
     monkeypatch.setattr(correlation, "BLOCK", 100)
-    of_all("depthwise")
-    monkeypatch.setattr(correlation, "WORTH", 0)
-    of_all("dense")  # BLAS has threads of its own
-    with pytest.raises(TypeError):  # it would have been started here
-        of_all("depthwise")
+    for case, way in (("dense", correlation.Products), ("depthwise", correlation.Taps)):
+        of_all(case)
+        monkeypatch.setattr(way, "worth", 0)
+        with pytest.raises(TypeError):  # it would have been started here
+            of_all(case)
 
 
 def test_where_a_filter_is_larger_than_the_image():

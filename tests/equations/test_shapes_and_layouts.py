@@ -12,7 +12,7 @@ from strategies import arrays, full_shapes, kinked, positive, shapes, sizes
 import tinyvit as tv
 from tinyvit.autodiff.check import check_op
 from tinyvit.autodiff.op import REGISTRY
-from tinyvit.equations import correlation
+from tinyvit.equations import correlation, normalize
 
 ACTIVATIONS = ["gelu", "gelu_tanh", "sigmoid", "silu", "quick_gelu", "softplus", "log_sigmoid", "elu", "leaky_relu",
                "relu6", "hardswish"]  # fmt: skip
@@ -56,8 +56,9 @@ def test_layer_norm(data):
 def test_batch_norm(data):
     x = data.draw(arrays((data.draw(st.integers(2, 4)), *data.draw(full_shapes))))
     weight, bias, variance = (data.draw(arrays(x.shape[-1:], v)) for v in (positive, positive, positive))
-    check_op(tv.batch_norm, x, weight, bias, eps=0.1)
-    check_op(tv.batch_norm_inference, x, bias, variance, weight)
+    with mock.patch.object(normalize, "BLOCK", data.draw(st.sampled_from([1, 7, normalize.BLOCK]))):
+        check_op(tv.batch_norm, x, weight, bias, eps=0.1)
+        check_op(tv.batch_norm_inference, x, bias, variance, weight)
 
 
 @given(data=st.data())
@@ -65,8 +66,9 @@ def test_group_and_instance_norm(data):
     groups, B, c = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 3)), data.draw(st.integers(1, 3))
     x = data.draw(arrays((B, *data.draw(full_shapes)[:2], groups * c)))
     weight, bias = (data.draw(st.none() | arrays(x.shape[-1:])) for _ in range(2))
-    check_op(tv.group_norm, x, weight, bias, groups=groups, eps=0.1)
-    check_op(tv.instance_norm, x, weight, bias, eps=0.1)
+    with mock.patch.object(normalize, "BLOCK", data.draw(st.sampled_from([1, 7, normalize.BLOCK]))):
+        check_op(tv.group_norm, x, weight, bias, groups=groups, eps=0.1)
+        check_op(tv.instance_norm, x, weight, bias, eps=0.1)
     for i in range(groups):
         part = x[..., i * c : (i + 1) * c]
         axes = tuple(range(1, x.ndim))
@@ -166,6 +168,19 @@ def test_transposed_convolution(data):
     there = tv.conv_transpose2d(x, weight, output_padding=extra, **shared)
     y = np.random.default_rng(0).normal(size=there.shape)
     np.testing.assert_allclose(np.sum(there * y), np.sum(x * tv.conv2d(y, weight, **shared)), atol=1e-10)
+
+
+@given(data=st.data())
+def test_the_largest_of_windows_with_equal_numbers(data):
+    """A tie's derivative goes to the first, and so does a NaN's; by the kernel as by the equation."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x = tv.Tensor(rng.choice([-np.inf, 0.0, 1.0, np.nan], (2, 5, 6, 2)), requires_grad=True)
+    size, stride = (tuple(data.draw(st.integers(1, 3)) for _ in range(2)) for _ in range(2))
+    options = {"size": size, "stride": stride, "padding": tuple(n // 2 for n in size)}
+    fast, slow = tv.max_pool2d(x, **options), tv.max_pool2d.function(x, **options)
+    np.testing.assert_array_equal(fast.data, slow.data)
+    u = rng.normal(size=fast.shape)
+    np.testing.assert_allclose(*(tv.gradients(y, [x], [u])[0] for y in (fast, slow)), atol=1e-14)
 
 
 def pooled(x, reduce, rows, columns):

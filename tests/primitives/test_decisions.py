@@ -53,7 +53,8 @@ def test_constants_give_arrays_even_for_tensors():
 
 def test_infinities():
     inf = np.inf
-    np.testing.assert_array_equal(relu(np.array([-inf, inf])), [0, inf])
+    np.testing.assert_array_equal(relu(np.array([-inf, inf, np.nan])), [0, inf, np.nan])
+    assert relu(np.array([-3, 3])).dtype.kind == "i"
     np.testing.assert_array_equal(absolute(np.array([-inf, inf])), [inf, inf])
     assert slopes(maximum, [-inf, 1.0], [-inf, -inf]) == [[0.5, 1], [0.5, 0]]
     np.testing.assert_array_equal(peak(np.array([[-inf, -inf], [-inf, 3.0]])), [[0], [3]])

@@ -176,6 +176,22 @@ def test_predictions_do_not_depend_on_how_they_are_cut(rng):
     assert predict(model, images[:0]).shape == (0, 10)
 
 
+def test_who_listens_hears_the_whole_batch_whatever_the_number_of_threads(rng):
+    model = tinyvit.create_model("vit_digits", rng=rng)
+    batch = some_digits(rng, 20)
+    heard = {}
+    for workers in (1, 2):
+        derivative = threaded(gradient_of(classification()), workers=workers, chunk=4)
+        with tinyvit.capture(model, "blocks.0.attn.weights") as predicted:
+            predict(model, batch[0], workers=workers, chunk=4)
+        with tinyvit.capture(model, "head") as trained, tinyvit.profile(model) as table:
+            derivative(model, batch)
+        assert predicted["blocks.0.attn.weights"].shape == (20, 4, 17, 17)
+        assert trained["head"].shape == (20, 10)
+        heard[workers] = [(row.module, row.op, row.sweep, row.calls, row.macs) for row in table.by_op().rows]
+    assert sorted(heard[1]) == sorted(heard[2])
+
+
 def test_a_small_model_stays_on_one_thread():
     assert useful_workers(tinyvit.create_model("vit_digits").num_parameters()) == 1
     assert useful_workers(tinyvit.create_model("vit_tiny_patch16_224").num_parameters()) == cores()

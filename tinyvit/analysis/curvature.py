@@ -24,6 +24,7 @@ from tinyvit.analysis.spectrum import top_eigenvalues
 from tinyvit.analysis.surface import Protocol, Surface, flatten
 from tinyvit.autodiff.backward import gradients
 from tinyvit.autodiff.tensor import Tensor
+from tinyvit.autodiff.watch import watch
 from tinyvit.backend import to_numpy
 from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.module import Module, swapped
@@ -93,7 +94,7 @@ def _operator(surface: Surface, matrix: str, make, workers):
         def multiply(v):
             return to_numpy(flatten(product(surface.split(v))))
 
-        return np.stack(side_by_side(multiply, list(vectors.T), threads), axis=1)
+        return np.stack(side_by_side(multiply, list(vectors.T), 1 if watch().listeners else threads), axis=1)
 
     def multiply_all(vectors):
         return sum(part.share * multiplied(kept or make(surface, part), vectors) for part in surface.parts)

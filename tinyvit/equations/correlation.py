@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 
 from tinyvit.backend import on_device
+from tinyvit.equations.blocks import blocks
 from tinyvit.machine import shared_out
 from tinyvit.primitives.shape import borders, per_axis, unfold, zero_padded
 
@@ -29,7 +30,7 @@ def correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int)
 
     def correlation_pullback(g):
         return (
-            lambda: _sent_back(g, weight, x.shape, steps, borders(padding, n), holes, groups),
+            lambda: _sent_back(g, way, x.shape, steps, borders(padding, n), holes),
             lambda: np.reshape(_filter_sums(windows, g, way), weight.shape),
             lambda: np.sum(g, axis=tuple(range(n + 1))),
         )
@@ -37,36 +38,41 @@ def correlation(x, weight, bias, n: int, stride, padding, dilation, groups: int)
     return _sums(windows, way, bias), correlation_pullback
 
 
-def _way(weight, groups: int, step: int = 1):
-    """The faster way to take the sums of windows that follow each other along the last axis in such steps."""
-    return Taps(weight, step) if weight.shape[:2] == (groups, 1) else Products(weight, groups)
+def _way(weight, groups: int, step: int):
+    """The faster way to take the sums: Taps for a filter per channel, or Products."""
+    O, c, *size = weight.shape
+    if (O, c) == (groups, 1):
+        return Taps(np.moveaxis(weight[:, 0], 0, -1), step)
+    shared = np.moveaxis(np.reshape(weight, (groups, O // groups, c, *size)), 2, -1)
+    by_filter = np.reshape(shared, (groups, O // groups, math.prod(size) * c))  # each moves within its own memory
+    return Products(np.swapaxes(by_filter, 1, 2), size)
 
 
 # back to the input -------------------------------------------------------------------------
 
 
-def _sent_back(g, weight, shape: tuple, steps, around, holes, groups: int):
+def _sent_back(g, way, shape: tuple, steps, around, holes):
     """The cotangent of an input of ``shape``: a convolution of the output's, in steps of one, with the filters turned.
 
     Steps longer than one leave out taps: which ones depends on the rest of a place divided by the step. All places with
     the same rest have met the same taps, so there is a convolution for every rest.
     """
     parts = []
-    axes = zip(shape[1:-1], g.shape[1:-1], weight.shape[2:], steps, around, holes, strict=True)
+    axes = zip(shape[1:-1], way.size, steps, around, holes, strict=True)
     for rests in product(*(_rests(*axis) for axis in axes)):
         places, taps, starts, lengths, apart = zip(*rests, strict=True)
-        turned = _turned(weight[(..., *taps)], groups)
-        windows = unfold(_cut(g, starts, lengths), size=turned.shape[2:], dilation=apart)
-        parts.append((places, _sums(windows, _way(turned, groups))))
+        turned = way.turned(taps)
+        windows = unfold(_cut(g, starts, lengths), size=turned.size, dilation=apart)
+        parts.append((places, _sums(windows, turned)))
     if [part.shape for _, part in parts] == [shape]:  # steps of one
         return parts[0][1]
-    out = np.zeros_like(g, shape=shape, dtype=np.result_type(g, weight))
+    out = np.zeros_like(g, shape=shape, dtype=np.result_type(g, way.filters))
     for places, part in parts:
         out[(slice(None), *places)] = part
     return out
 
 
-def _rests(length: int, outputs: int, size: int, step: int, border: tuple, hole: int):
+def _rests(length: int, size: int, step: int, border: tuple, hole: int):
     """For every rest along an axis: its places, its taps, which outputs these lead to (start, length), how far apart.
 
     Output i meets place p by tap a where ``step·i + hole·a = p + border``.
@@ -82,13 +88,6 @@ def _rests(length: int, outputs: int, size: int, step: int, border: tuple, hole:
             yield slice(first, None, step), taps, output - far, count + far - near, hole // common
 
 
-def _turned(weight, groups: int):
-    """The filters that lead back from outputs to inputs.   (O, C/groups, *size) -> (C, O/groups, *size)"""
-    O, c, *size = weight.shape
-    shared = np.swapaxes(np.reshape(weight, (groups, O // groups, c, *size)), 1, 2)
-    return np.flip(np.reshape(shared, (groups * c, O // groups, *size)), axis=tuple(range(2, weight.ndim)))
-
-
 def _cut(x, starts, lengths):
     """The part of ``x`` that starts at ``starts`` along its spatial axes; it is zero outside of x."""
     widths, at = [], []
@@ -102,10 +101,9 @@ def _cut(x, starts, lengths):
 
 # block by block ----------------------------------------------------------------------------
 
-BLOCK = 1 << 20  # numbers that a block of windows has; what is used again soon is still in the cache
+BLOCK = 1 << 20  # numbers that a block of windows has
 ON_DEVICE = 1 << 27  # there, a call is dear, and the caches are not ours to mind
 SHARES = 8  # partial sums of a filter's gradient, whatever the number of threads: it must not change the bits
-WORTH = 1 << 24  # NumPy's own multiply-adds that are worth starting a thread for: a few milliseconds of them
 
 
 def _sums(windows, way, bias=None):
@@ -119,37 +117,27 @@ def _sums(windows, way, bias=None):
         if bias is not None:
             y[block] += bias
 
-    shared_out(one, _blocks(windows, way), y.size * way.cost > WORTH)
+    shared_out(one, _blocks(windows, way), y.size * way.cost > way.worth)
     return y
 
 
 def _filter_sums(windows, g, way):
     """For every number of the filters: the inputs it meets times their outputs' cotangents, summed over all windows."""
 
-    def of_share(blocks):
-        return reduce(np.add, (way.filter_sums(windows[block], g[block]) for block in blocks))
+    def of_share(share):
+        return reduce(np.add, (way.filter_sums(windows[block], g[block]) for block in share))
 
-    blocks = _blocks(windows, way)
-    if not blocks:  # a batch of none
+    parts = _blocks(windows, way)
+    if not parts:  # a batch of none
         return np.zeros_like(way.filters, dtype=np.result_type(windows, g))
-    shares = [blocks[i::SHARES] for i in range(min(SHARES, len(blocks)))]
-    return way.as_weight(reduce(np.add, shared_out(of_share, shares, g.size * way.cost > WORTH)))
+    shares = [parts[i::SHARES] for i in range(min(SHARES, len(parts)))]
+    return way.as_weight(reduce(np.add, shared_out(of_share, shares, g.size * way.cost > way.worth)))
 
 
 def _blocks(windows, way) -> list:
-    """Indices (images, rows) that cut (B, rows, *places): several images, or some rows of one, as even as can be."""
-    B, rows, *places = windows.shape[: windows.ndim // 2]
-    budget = max(ON_DEVICE if on_device(windows) else BLOCK, way.filters.size)  # all filters are read for every block
-    at_once = max(budget // max(math.prod(places) * way.numbers, 1), 1)  # rows
-    if at_once >= rows:
-        return [(images, slice(None)) for images in _even(B, at_once // max(rows, 1))]
-    return [(slice(b, b + 1), part) for b in range(B) for part in _even(rows, at_once)]
-
-
-def _even(n: int, most: int) -> list:
-    """Slices of at most ``most`` that cut ``n``, of much the same length."""
-    length = -(-n // -(-n // most)) if n else 1
-    return [slice(i, i + length) for i in range(0, n, length)]
+    """Indices of blocks of windows: at least as many numbers as all filters have, which are read for every block."""
+    budget = max(ON_DEVICE if on_device(windows) else BLOCK, way.filters.size)
+    return blocks(windows.shape[: windows.ndim // 2], way.numbers, budget)
 
 
 # the two ways ------------------------------------------------------------------------------
@@ -159,30 +147,37 @@ class Products:
     """A window is a row of a matrix, a filter a column of another, for every group of channels.
 
     filters   (groups, area·c, o) for weights (groups·o, c, *size)
-    outputs   how many channels come out · numbers: that a window has
-    cost      multiply-adds for an output that BLAS does not do, on threads of its own: none
+    outputs   how many channels come out · numbers: that a window has · cost: multiply-adds for an output
+    worth     from how many of them on threads for blocks are faster than those that BLAS has for a product; they do
+              not go together, since BLAS's wait for the next product for some time by turning in circles
     """
 
-    def __init__(self, weight, groups: int):
-        self.outputs, self.c, *self.size = weight.shape
-        self.groups, self.o = groups, self.outputs // max(groups, 1)
-        self.row = self.c * math.prod(self.size)
-        self.numbers, self.cost = groups * self.row, 0
-        shared = np.moveaxis(np.reshape(weight, (groups, self.o, self.c, *self.size)), (1, 2), (-1, -2))
-        self.filters = np.reshape(shared, (groups, self.row, self.o))
+    worth = 1 << 30
+
+    def __init__(self, filters, size):
+        self.filters, self.size = filters, tuple(size)
+        self.groups, self.row, self.o = filters.shape
+        self.c = self.row // max(math.prod(size), 1)
+        self.outputs, self.numbers, self.cost = self.groups * self.o, self.groups * self.row, self.row
+
+    def turned(self, taps):
+        """The way back, from outputs to inputs, for some of the taps (a slice for each axis)."""
+        whole = np.reshape(self.filters, (self.groups, *self.size, self.c, self.o))
+        some = np.swapaxes(np.flip(whole[(slice(None), *taps)], axis=tuple(range(1, len(taps) + 1))), -2, -1)
+        size = some.shape[1:-2]
+        return Products(np.reshape(some, (self.groups, math.prod(size) * self.o, self.c)), size)
 
     def sums(self, windows, out) -> None:
         """Write the outputs of some windows."""
         np.matmul(self.columns(windows), self.filters, out=self.per_group(out))
 
     def filter_sums(self, windows, g):
-        """As the filters are laid out."""
-        return np.swapaxes(self.columns(windows), 1, 2) @ self.per_group(g)
+        """(groups, o, area·c)"""
+        return np.swapaxes(self.per_group(g), 1, 2) @ self.columns(windows)
 
-    def as_weight(self, filters):
-        """(groups, area·c, o) -> (groups, o, c, *size)"""
-        shared = np.reshape(filters, (self.groups, *self.size, self.c, self.o))
-        return np.moveaxis(shared, (-1, -2), (1, 2))
+    def as_weight(self, sums):
+        """(groups, o, area·c) -> (groups, o, c, *size)"""
+        return np.moveaxis(np.reshape(sums, (self.groups, self.o, *self.size, self.c)), -1, 2)
 
     def columns(self, windows):
         """(b, *places, C, *size) -> (groups, b·places, area·c)"""
@@ -203,16 +198,21 @@ class Taps:
     einsum multiplies and adds in one go, along vectors that have to be long. Where windows follow each other in steps
     of one, a whole row of places and channels is such a vector; otherwise the channels of one place are.
 
-    filters  (*size, C) for weights (C, 1, *size) · outputs, numbers, cost: as of Products
+    filters  (*size, C) for weights (C, 1, *size) · outputs, numbers, cost, worth: as of Products
     """
 
-    def __init__(self, weight, step: int):
-        self.outputs, _, *self.size = weight.shape
+    worth = 1 << 24
+
+    def __init__(self, filters, step: int = 1):
+        self.filters, self.size, self.outputs = filters, filters.shape[:-1], filters.shape[-1]
         self.numbers = 2 * self.outputs  # what comes in and what goes out; windows are only views
         self.cost = math.prod(self.size)
-        self.filters = np.moveaxis(weight[:, 0], 0, -1)
         self.outer = len(self.size) + (step > 1)  # axes of batch and places that are not within a vector
         self.at, self.taps = "bthw"[: self.outer], "klm"[: len(self.size)]
+
+    def turned(self, taps):
+        """The way back, from outputs to inputs, for some of the taps (a slice for each axis)."""
+        return Taps(np.flip(self.filters[tuple(taps)], axis=tuple(range(len(taps)))))
 
     def sums(self, windows, out) -> None:
         """Write the outputs of some windows."""
@@ -225,15 +225,15 @@ class Taps:
         out[...] = np.reshape(y, out.shape)
 
     def filter_sums(self, windows, g):
-        """As the filters are laid out."""
+        """(*size, C)"""
         vectors = self.vectors(windows)
         rows = np.reshape(g, (*g.shape[: self.outer], vectors.shape[-1]))
         sums = np.einsum(f"{self.at}{self.taps}n,{self.at}n->{self.taps}n", vectors, rows)
         return np.sum(np.reshape(sums, (*self.size, -1, max(self.outputs, 1))), axis=-2)
 
-    def as_weight(self, filters):
+    def as_weight(self, sums):
         """(*size, C) -> (C, *size)"""
-        return np.moveaxis(filters, -1, 0)
+        return np.moveaxis(sums, -1, 0)
 
     def vectors(self, windows):
         """(b, *places, C, *size) -> (b, *places, *size, C), or with the last places and the channels as one axis"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import like
 from tinyvit.equations.convolution import check_images
 from tinyvit.primitives.reduce import max, sum
-from tinyvit.primitives.shape import borders, getitem, pad, per_axis, reshape, transpose, unfold
+from tinyvit.primitives.shape import borders, fold, getitem, pad, per_axis, reshape, transpose, unfold
 
 
 @equation
@@ -23,6 +24,25 @@ def max_pool2d(x, *, size, stride=None, padding=0, ceil_mode=False):
     """
     windows = _windows(x, size, stride, padding, ceil_mode, -math.inf)
     return max(reshape(windows, shape=(*windows.shape[:4], math.prod(windows.shape[4:]))), axis=-1)
+
+
+@max_pool2d.kernel
+def _(x, *, size, stride=None, padding=0, ceil_mode=False):
+    windows = _windows(x, size, stride, padding, ceil_mode, -math.inf)
+    taps = list(np.ndindex(*windows.shape[4:]))
+    y = reduce(np.maximum, (windows[(..., *tap)] for tap in taps))
+
+    def max_pool2d_pullback(g):
+        shares = np.empty_like(g, shape=(*windows.shape[4:], *g.shape))
+        left = np.ones_like(y, dtype=bool)  # whose derivative no tap has had yet
+        for tap in taps:
+            part = windows[(..., *tap)]
+            first = left & ((part == y) | (part != part))  # a NaN is no number's equal, and larger than all
+            np.multiply(g, first, out=shares[tap])
+            left ^= first
+        return (_window_sums(np.moveaxis(shares, (0, 1), (-2, -1)), x, size, stride, padding, ceil_mode),)
+
+    return y, max_pool2d_pullback
 
 
 @equation
@@ -67,9 +87,25 @@ def _windows(x, size, stride, padding, ceil_mode: bool, value: float):
     """Every window of the image in a border of ``value``, (B, H', W', C, k, l)."""
     check_images(x)
     axes = _axes(x, size, stride, padding)
-    widths = [(before, after + _overhang(n, k, s, (before, after), ceil_mode)) for n, k, s, (before, after) in axes]
+    widths = _widths(axes, ceil_mode)
     bordered = pad(x, widths=((0, 0), *widths, (0, 0)), value=value) if any(map(any, widths)) else x
     return unfold(bordered, size=tuple(k for _, k, _, _ in axes), stride=tuple(s for _, _, s, _ in axes))
+
+
+def _window_sums(windows, x, size, stride, padding, ceil_mode: bool):
+    """The transpose of ``_windows``: windows added up to an image like ``x``."""
+    axes = _axes(x, size, stride, padding)
+    widths = _widths(axes, ceil_mode)
+    B, H, W, C = x.shape
+    whole = (B, *(n + before + after for n, (before, after) in zip((H, W), widths, strict=True)), C)
+    y = fold(windows, shape=whole, stride=tuple(s for _, _, s, _ in axes))
+    (top, _), (left, _) = widths
+    return y[:, top : top + H, left : left + W]
+
+
+def _widths(axes, ceil_mode: bool) -> list:
+    """For both spatial axes: the border before and after, with what the last window reaches beyond it."""
+    return [(before, after + _overhang(n, k, s, (before, after), ceil_mode)) for n, k, s, (before, after) in axes]
 
 
 def _axes(x, size, stride, padding) -> list:

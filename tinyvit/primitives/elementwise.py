@@ -267,6 +267,8 @@ def _(g, out, x):
 @primitive
 def relu(x):
     """``max(x, 0)``, with derivative 0 at 0 (Nair & Hinton 2010)."""
+    if hasattr(x, "dtype") and x.dtype.kind == "f":
+        return np.clip(x, 0, math.inf)  # where takes ten times as long
     return np.where(greater(x, 0), x, 0)
 
 

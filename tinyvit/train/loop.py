@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvit.autodiff.tensor import raw
-from tinyvit.autodiff.watch import no_grad
+from tinyvit.autodiff.watch import no_grad, watch
 from tinyvit.equations.loss import cross_entropy
 from tinyvit.machine import reuse_memory, side_by_side, useful_workers
 from tinyvit.nn.embed import pixels
@@ -86,10 +86,12 @@ def predict(model: Module, images, *, chunk: int = 16, workers: int | None = Non
     """The model's outputs for images, as one array; nothing is recorded.   (N, H, W, C) -> (N, …)
 
     The images are cut into parts of ``chunk`` that run side by side on ``workers`` threads (see ``threaded``), but not
-    for a model in training mode or on a device. Put it in evaluation mode for outputs without noise. Images on the host
-    are moved to where the model is; the outputs stay there. Bytes are taken as pixels from 0 to 255.
+    for a model in training mode or on a device, nor inside of ``capture`` or ``profile``, which are to see all images
+    together. Put it in evaluation mode for outputs without noise. Images on the host are moved to where the model is;
+    the outputs stay there. Bytes are taken as pixels from 0 to 255.
     """
-    threads = 1 if model.training or model.on_device else workers or useful_workers(model.num_parameters())
+    whole = model.training or model.on_device or watch().listeners
+    threads = 1 if whole else workers or useful_workers(model.num_parameters())
     size = len(images) if threads == 1 else fair_chunk(chunk, len(images), threads)
 
     def forward(start):

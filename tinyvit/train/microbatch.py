@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyvit.autodiff.watch import watching
+from tinyvit.autodiff.watch import watch, watching
 from tinyvit.machine import side_by_side, useful_workers
 from tinyvit.nn.noise import source
 from tinyvit.train.gradient import Gradient
@@ -21,8 +21,9 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
     seeds are drawn from the model's generator, whose state therefore tells everything.
 
     workers  the cores there are, unless given; one for a model so small that threads would wait for each other
-    A model in which samples meet (BatchNorm in training) is not cut: the same function first, speed second. Nor is one
-    on a device, which is parallel by itself.
+    A batch whose samples meet in the model (BatchNorm in training) is not cut: the same function first, speed second.
+    Nor is it on a device, which is parallel by itself, and inside of ``capture`` or ``profile``, which are to see it
+    whole.
     """
     if (workers is not None and workers < 1) or chunk < 1:
         raise ValueError(f"workers and chunk: expected at least 1, got {workers} and {chunk}")
@@ -31,7 +32,7 @@ def threaded(gradient: Gradient, *, workers: int | None = None, chunk: int = 8) 
         total, threads = len(batch[0]), workers or useful_workers(model.num_parameters())
         mixes = model.training and any(module.mixes_batch for _, module in model.named_modules())
         size = fair_chunk(chunk, total, threads)
-        if mixes or model.on_device or total <= size:
+        if mixes or model.on_device or watch().listeners or total <= size:
             return gradient(model, batch)
         parts = _cut(batch, range(0, total, size), size)
         seeds = source(model.rng).integers(2**63, size=len(parts)) if model.training else [None] * len(parts)
