@@ -141,8 +141,8 @@ def _(x, axis=None, keepdims=False, **_):
     return np.max(x, axis=axis, keepdims=keepdims).astype(np.intp)
 
 
-@_rule(np.real, np.imag)
-def _(x):
+@_rule(np.real, np.imag, np.clip)
+def _(x, *_):
     return x
 
 
