@@ -151,7 +151,7 @@ def test_every_name_makes_a_blueprint_that_runs(name):
 def test_an_unknown_name_gets_the_nearest_ones():
     with pytest.raises(ValueError, match="vit_bse_patch16_224'; did you mean vit_base_patch16_224"):
         create_model("vit_bse_patch16_224")
-    with pytest.raises(ValueError, match=r"there is no model 'zzz'; `tinyvit models` lists them all"):
+    with pytest.raises(ValueError, match=r"there is no model 'zzz'; `tinyvit models --all` lists them all"):
         create_model("zzz")
 
 

@@ -137,7 +137,7 @@ def _find(name: str):
         if name in paper.SMALL:
             return paper, paper.SMALL[name]
     near = f"did you mean {', '.join(meant)}? " if (meant := _near(name)) else ""
-    raise ValueError(f"there is no model {name!r}; {near}`tinyvit models` lists them all")
+    raise ValueError(f"there is no model {name!r}; {near}`tinyvit models --all` lists them all")
 
 
 def _near(name: str) -> list[str]:
