@@ -49,11 +49,13 @@ def _add_sharpness(parser) -> None:
 
 def _add_landscape(parser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures; a walk goes on from there")
-    parser.add_argument("--along", choices=("random", "hessian"), default="random", help="directions (default random)")
+    parser.add_argument("--along", choices=("random", "hessian", "path"), default="random", help="directions "
+                        "(default random); path: of a run's optimiser, for which the run is trained again")  # fmt: skip
     parser.add_argument("--norm", choices=("neuron", "filter", "input"), default="neuron", help="what random "
                         "directions are as long as the weights by (default neuron)")  # fmt: skip
     parser.add_argument("--to", metavar="RUN|FILE", help="another model of the same kind, to go to in a line")
-    parser.add_argument("--dimensions", type=int, choices=(1, 2), default=2, help="a line or a plane (default 2)")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2, 3), default=2, help="a line, a plane, or a box, in "
+                        "slices (default 2)")  # fmt: skip
     parser.add_argument("--points", type=count, default=25, metavar="N", help="along each (default 25)")
     parser.add_argument("--span", type=float, metavar="X", help="how far to either side (default 1; of the hessian's, "
                         "four nats up the first parabola)")  # fmt: skip
@@ -125,6 +127,11 @@ def _landscape(options) -> int:
     shape = {"span": options.span, "seed": options.seed}
     if options.to:
         where = looking.slice_between(model, trained(options, options.to)[0], options.points)
+    elif options.along == "path":
+        if not options.source or not Path(options.source).is_dir():
+            raise ValueError("--along path: a run folder is needed, whose run can be trained again; a file has no path")
+        model, states = looking.path_of_run(options.source, **shared)
+        where = looking.path_slice(model, states, options.points)
     elif options.along == "hessian":
         where = looking.eigen_slice(model, batch, options.dimensions, options.points, chunk=options.chunk, **shape,
                                     **shared)  # fmt: skip
