@@ -36,7 +36,7 @@ def measure(trial: Trial, seed: int) -> dict[str, dict]:
     for step in updates(model, trial.config(seed), task):
         if (step.number + 1) % EVERY == 0:
             states.append(copy.deepcopy(model.state_dict()))
-    where = path_slice(model, states, trial.also["points"])
+    where = path_slice(model, states, 2, trial.also["points"])
     losses = landscape(OBJECTIVE, model, first(task.splits.train, IMAGES), where.directions, where.axes)
     return {"": {"explained": float(where.explained.sum()), "first": float(where.explained[0]),
                  "axes": [rounded(axis) for axis in where.axes], "path": rounded(where.path),

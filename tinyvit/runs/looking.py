@@ -147,9 +147,9 @@ def slice_between(model: Module, other: Module, points: int) -> Slice:
     return Slice([between(model, other)], [np.linspace(-0.25, 1.25, points)], ["share of the way (1)"], "interpolation")
 
 
-def path_slice(model: Module, states: Sequence[dict], points: int) -> Slice:
-    """The plane that a path lies in best, and a fifth more than the path needs of it. The last state is the model's."""
-    plane = path_plane(model, states)
+def path_slice(model: Module, states: Sequence[dict], dimensions: int, points: int) -> Slice:
+    """The directions that a path lies in best, a fifth further than it goes. Its last state is the model's."""
+    plane = path_plane(model, states, k=dimensions)
     axes = []
     for along in plane.coordinates.T:
         margin = 0.2 * (np.ptp(along) or 1.0)
