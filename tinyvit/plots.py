@@ -487,6 +487,9 @@ def loss_planes(
         if surfaces:
             below = figure.add_subplot(grid[2 * row + 1, column], projection="3d")
             _draw_heights(below, plane, scale)
+            below.set_xlabel(labels[0], fontsize=8, labelpad=-5)
+            below.set_ylabel(labels[1], fontsize=8, labelpad=-5)
+            below.set_zlabel("loss (nats)", fontsize=8, labelpad=-2)
     _loss_bar(picture, flat[across - 1 :: across], scale)
     return figure
 
@@ -528,7 +531,7 @@ def _draw_heights(axes: Any, plane: Plane, scale: dict) -> None:
                       edgecolor=(1, 1, 1, 0.35))  # fmt: skip
     axes.set_zlim(low, high)
     axes.view_init(30, -58)
-    axes.set_box_aspect((1, 1, 0.75), zoom=1.05)
+    axes.set_box_aspect((1, 1, 0.75), zoom=0.95)
     ticks = np.linspace(low, high, 3)
     axes.set_zticks(ticks, [f"{10**tick if log else tick:.2g}" for tick in ticks])
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):

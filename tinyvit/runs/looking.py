@@ -154,7 +154,7 @@ def path_slice(model: Module, states: Sequence[dict], dimensions: int, points: i
     for along in plane.coordinates.T:
         margin = 0.2 * (np.ptp(along) or 1.0)
         axes.append(np.linspace(along.min() - margin, along.max() + margin, points))
-    labels = [f"main direction {i + 1}, {share:.0%} of the path (Euclidean length)"
+    labels = [f"main direction {i + 1}, {share:.0%} of the path"
               for i, share in enumerate(plane.explained)]  # fmt: skip
     return Slice(plane.directions, axes, labels, "the optimiser's path", plane.coordinates, plane.explained)
 
@@ -210,7 +210,7 @@ def _drawn(losses: np.ndarray, where: Slice, found: dict, out: Path) -> list[Pat
                     "landscape_surface": plots.loss_surface(losses, where.axes, labels=where.labels)}  # fmt: skip
     else:
         slices = np.linspace(0, losses.shape[2] - 1, min(5, losses.shape[2])).round().astype(int)
-        planes = {f"step 3: {where.axes[2][i]:.3g}".replace("-", "−"): plots.Plane(losses[..., i], where.axes[:2])
+        planes = {f"step 3 = {where.axes[2][i]:.3g}".replace("-", "−"): plots.Plane(losses[..., i], where.axes[:2])
                   for i in slices}  # fmt: skip
         short = [f"step {i + 1}" for i in range(2)]
         pictures = {"landscape": plots.loss_planes(planes, labels=short, columns=5, surfaces=True)}
