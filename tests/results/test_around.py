@@ -8,7 +8,19 @@ import pytest
 from tinyvit import create_model
 from tinyvit.analysis import curvature, dense
 from tinyvit.results import class_token, landscapes, minima, paths, sam_minima, spectra, two_papers
-from tinyvit.results.around import IMAGES, LEVEL, first, larger, matched, rounded, settings, started, times, unmatched
+from tinyvit.results.around import (
+    IMAGES,
+    LEVEL,
+    first,
+    larger,
+    matched,
+    rounded,
+    settings,
+    started,
+    times,
+    unmatched,
+    watched,
+)
 from tinyvit.results.experiment import Trial
 from tinyvit.results.report import tabled
 from tinyvit.results.table import Table
@@ -16,7 +28,7 @@ from tinyvit.runs.looking import OBJECTIVE
 from tinyvit.train import evaluate
 
 TINY = {"ViT": {"embed_dim": 8, "depth": 1, "num_heads": 2}, "ResNet": {"channels": (4, 4), "stem_width": 4},
-        "Mixer": {"embed_dim": 8, "num_blocks": 1}}  # fmt: skip
+        "Mixer": {"embed_dim": 4, "num_blocks": 1}}  # fmt: skip
 
 
 def tiny(module, cell, **told):
@@ -36,10 +48,15 @@ def table_of(cells, reading=minima.SHARPNESS, name=None):
 
 
 def test_a_model_is_trained_until_its_loss_is_the_level():
-    trial = Trial(settings(100, "mixer_digits") | {"rate": 8e-3})
+    trial = Trial(settings(60, "mixer_digits") | {"rate": 8e-3}, {"num_blocks": 1})
     model, task = started(trial, 0)
-    at = matched(model, task, trial, 0)
-    assert evaluate(at, first(task.splits.train, IMAGES)).loss == pytest.approx(LEVEL, rel=2e-3)
+    at = watched(model, task, trial, 0, (1.5,), on=False)
+    batch = first(task.splits.train, IMAGES)
+    assert evaluate(at[1.5], batch).loss == pytest.approx(1.5, rel=2e-3)
+    assert 1 < evaluate(model, batch).loss <= 1.5, "it stopped there"
+    never = Trial(trial.settings | {"epochs": 1, "warmup": 0.0}, trial.model)
+    model, task = started(never, 0)
+    assert matched(model, task, never, 0) is model
 
 
 def test_how_cells_are_compared():
@@ -108,7 +125,8 @@ def test_eigenvalues_batch_by_batch_are_those_of_a_dense_hessian(rng):
 
 def test_spectra_are_those_of_a_dense_hessian(monkeypatch):
     monkeypatch.setattr(spectra, "IMAGES", 20)
-    trial = tiny(spectra, ("Mixer", spectra.BEFORE), steps=40)
+    monkeypatch.setattr(spectra, "STARTS", 12)
+    trial = tiny(spectra, ("Mixer", spectra.BEFORE), steps=12)
     found = spectra.measure(trial, 0)[""]
     model, task = started(trial, 0)
     values = np.linalg.eigvalsh(dense(curvature(OBJECTIVE, model, first(task.splits.train, 20))))

@@ -29,7 +29,7 @@ class Crossing:
     every      how many updates lie between two looks
     within     how near to a level is near enough, as a share of it
 
-    ``at`` has the levels that were reached, and copies of the model from there.
+    ``at`` has the levels that were reached, and copies of the model from there; from the start, if it was below then.
     """
 
     def __init__(self, objective, model: Module, batch: tuple, levels: Sequence[float], *, every: int = 4,

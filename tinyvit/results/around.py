@@ -40,22 +40,19 @@ def started(trial: Trial, seed: int) -> tuple[Module, Task]:
     return initial_model(config, task, **trial.model), task
 
 
-def watched(model: Module, task: Task, trial: Trial, seed: int, levels=(LEVEL,)) -> dict[float, Module]:
-    """Train a model to its end; copies of it from where its training loss first was at each of the levels."""
+def watched(model: Module, task: Task, trial: Trial, seed: int, levels=(LEVEL,), *, on=True) -> dict[float, Module]:
+    """Train a model, to its end or until it was at all levels; copies from where its training loss first was each."""
     crossing = Crossing(OBJECTIVE, model, first(task.splits.train, IMAGES), levels)
     for step in updates(model, trial.config(seed), task):
         crossing.look(step.number)
+        if not (on or crossing.missing):
+            break
     return crossing.at
 
 
 def matched(model: Module, task: Task, trial: Trial, seed: int) -> Module:
-    """Train a model until its training loss is the level; one that never comes there, to its end."""
-    crossing = Crossing(OBJECTIVE, model, first(task.splits.train, IMAGES), [LEVEL])
-    for step in updates(model, trial.config(seed), task):
-        crossing.look(step.number)
-        if crossing.at:
-            return crossing.at[LEVEL]
-    return model
+    """A model trained until its training loss is the level; one that never comes there, to its end."""
+    return watched(model, task, trial, seed, on=False).get(LEVEL, model)
 
 
 def sharpness_of(model: Module, task: Task, seed: int, suffix: str = "", **options) -> dict[str, float]:
