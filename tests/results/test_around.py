@@ -82,13 +82,16 @@ def test_minima_are_measured_at_two_losses_and_at_the_end():
     assert {"test_accuracy", "validation_accuracy"} <= found.keys()
 
 
-def test_the_class_token_starts_as_it_is_told(rng):
+def test_token_and_positions_start_as_they_are_told(rng):
     model = create_model("vit_digits", rng=rng)
-    assert not minima.redrawn(model, None, 0).cls_token.data.any()
-    token = minima.redrawn(model, 2.0, 0).cls_token.data
+    positions = model.pos_embed.data.copy()
+    assert not minima.redrawn(model, {}, 0).cls_token.data.any()
+    token = minima.redrawn(model, {"token": 2.0}, 0).cls_token.data
     assert 1 < token.std() < 3
-    np.testing.assert_array_equal(token, minima.redrawn(model, 2.0, 0).cls_token.data)
-    assert not minima.redrawn(model, 0.0, 0).cls_token.data.any()
+    np.testing.assert_array_equal(model.pos_embed.data, positions)
+    np.testing.assert_array_equal(token, minima.redrawn(model, {"token": 2.0}, 0).cls_token.data)
+    assert not minima.redrawn(model, {"token": 0.0}, 0).cls_token.data.any()
+    assert 0.4 < minima.redrawn(model, {"positions": 0.5}, 0).pos_embed.data.std() < 0.6
 
 
 def test_blocks_share_out_every_parameter():
@@ -179,14 +182,16 @@ def test_the_verdict_on_minima():
 
 
 def test_the_verdict_on_the_class_token():
-    def table(of_token):
-        rows = {(class_token.WHOLE, start): [9.0, 9.0] if start == class_token.ZERO else [2.0, 2.0]
-                for start in (class_token.ZERO, class_token.LONG, class_token.NONE)}  # fmt: skip
-        rows |= {(class_token.TOKEN, start): [of_token] * 2 for _, start in list(rows)}
-        return table_of(rows | {("patch embedding", start): [1.5, 1.5] for _, start in list(rows)})
+    starts = (class_token.ZERO, class_token.LONG, class_token.BOTH)
 
-    assert class_token.verdict(table(1.8)).startswith("It appears here that the token's start")
-    assert class_token.verdict(table(0.1)).startswith("It does NOT appear here")
+    def table(of_patches, *of_all):
+        rows = {(class_token.WHOLE, start): [value] * 2 for start, value in zip(starts, of_all, strict=True)}
+        rows |= {(class_token.TOKEN, start): [1.0] * 2 for start in starts}
+        rows |= {("block 1, MLP", start): [1.5] * 2 for start in starts}
+        return table_of(rows | {(class_token.PATCHES, start): [of_patches] * 2 for start in starts})
+
+    assert class_token.verdict(table(4.0, 9.0, 6.0, 5.0)).count("It appears here") == 3
+    assert class_token.verdict(table(1.0, 5.0, 6.0, 7.0)).count("It does NOT appear here") == 3
 
 
 def test_the_verdict_on_two_papers():

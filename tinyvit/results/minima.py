@@ -1,7 +1,7 @@
 """Minima of ViT, ResNet and Mixer, by optimiser: how sharp, at the same training loss (Chen et al. 2022, Table 1).
 
-The paper trains ResNets with SGD and the others with AdamW, and compares at the end, where losses differ. A class token
-that starts at zero makes a ViT sharper (see ``class_token``); so one of another start stands beside it.
+The paper trains ResNets with SGD and the others with AdamW, and compares at the end, where losses differ. Beside the
+usual ViT stands one whose class token does not start at zero (see ``class_token``).
 """
 
 from __future__ import annotations
@@ -44,18 +44,20 @@ def trials(updates):
     return planned | longer
 
 
-def redrawn(model: Module, std: float | None, seed: int) -> Module:
-    """A model whose class token starts from N(0, std²)."""
-    if std is not None:
-        token = model.cls_token
-        token.data = (std * np.random.default_rng([seed, 7]).standard_normal(token.shape)).astype(token.dtype)
+def redrawn(model: Module, stds: dict[str, float | None], seed: int) -> Module:
+    """A ViT whose class token and positions start from N(0, std²), where a std is told."""
+    for i, (told, name) in enumerate({"token": "cls_token", "positions": "pos_embed"}.items()):
+        if stds.get(told) is not None:
+            start = getattr(model, name)
+            drawn = np.random.default_rng([seed, 7 + i]).standard_normal(start.shape)
+            start.data = (stds[told] * drawn).astype(start.dtype)
     return model
 
 
 def measure(trial: Trial, seed: int) -> dict[str, dict]:
     """λmax where the training loss first is 0.3 and 0.1, and at the end; of a run that never came there, at the end."""
     model, task = started(trial, seed)
-    redrawn(model, trial.also.get("token"), seed)
+    redrawn(model, trial.also, seed)
     at = watched(model, task, trial, seed, (EARLY, LEVEL))
     found = sharpness_of(at.get(LEVEL, model), task, seed)
     found |= sharpness_of(at.get(EARLY, model), task, seed, "_early") | sharpness_of(model, task, seed, "_end")
