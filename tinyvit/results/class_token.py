@@ -1,8 +1,8 @@
 """Where a ViT's sharpness sits, block by block, and what the start of class token and positions has to do with it.
 
 A token that is near zero is lengthened by the first LayerNorm, and curvature grows with the square of that (a loss that
-does not feel w's length has λmax ~ 1/‖w‖²). Such are a class token that starts at zero and, on digits, empty patches: of
-them the first LayerNorm sees nothing but the position. Here only the starts differ.
+does not feel w's length has λmax ~ 1/‖w‖²). Such are a class token that starts at zero and, on digits, empty patches:
+of them the first LayerNorm sees nothing but the position. Here only the starts differ.
 """
 
 from __future__ import annotations
