@@ -16,7 +16,7 @@ from tinyvit.runs.updates import updates
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 60, "points": 5},
-    "usual": {"seeds": (0, 1, 2), "updates": 600, "points": 17},
+    "usual": {"seeds": (0, 1, 2), "updates": 400, "points": 15},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "points": 31},
 }
 EVERY = 10  # updates from one state to the next
