@@ -27,7 +27,7 @@ from tinyvit.runs.looking import OBJECTIVE, first
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 120, "rhos": (0.0, 0.1)},
-    "usual": {"seeds": (0, 1, 2), "updates": 600, "rhos": (0.0, 0.05, 0.2)},
+    "usual": {"seeds": (0, 1, 2), "updates": 600, "rhos": (0.0, 0.05, 0.1)},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "rhos": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)},
 }
 RADIUS, PART = 0.05, 50  # SAM's sharpness is measured with the same radius everywhere, on parts as large as a batch
