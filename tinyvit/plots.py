@@ -489,7 +489,7 @@ def loss_planes(
             _draw_heights(below, plane, scale)
             below.set_xlabel(labels[0], fontsize=8, labelpad=-5)
             below.set_ylabel(labels[1], fontsize=8, labelpad=-5)
-            below.set_zlabel("loss (nats)", fontsize=8, labelpad=-2)
+            below.set_zlabel("loss (nats)", fontsize=8, labelpad=2)
     _loss_bar(picture, flat[across - 1 :: across], scale)
     return figure
 
@@ -533,7 +533,7 @@ def _draw_heights(axes: Any, plane: Plane, scale: dict) -> None:
     axes.view_init(30, -58)
     axes.set_box_aspect((1, 1, 0.75), zoom=0.95)
     ticks = np.linspace(low, high, 3)
-    axes.set_zticks(ticks, [f"{10**tick if log else tick:.2g}" for tick in ticks])
+    axes.set_zticks(ticks, [f"{10**tick if log else tick:.3g}" for tick in ticks])
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
         if name != "z":
             axes.locator_params(name, nbins=3)
