@@ -210,6 +210,56 @@ def pictures(images: Mapping[str, np.ndarray], *, columns: int, side: float = 1.
     return figure
 
 
+@_styled
+def filters(panels: Mapping[str, np.ndarray], *, columns: int = 7) -> Figure:
+    """Sets of filters side by side, each filter on a scale of its own, with zero in the middle.
+
+    panels: title -> (n, P, Q, C); three channels are drawn in colour, zero as grey; one from orange to violet, zero
+    as white.
+    """
+    most = max(math.ceil(len(tiles) / columns) for tiles in panels.values())
+    figure = _figure(2.8 * len(panels), 0.4 * most + 0.35)
+    figure.get_layout_engine().set(wspace=0.12)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, tiles) in zip(axes, panels.items(), strict=True):
+        scaled = tiles / np.maximum(np.abs(tiles).max(axis=(1, 2, 3), keepdims=True), np.finfo(float).tiny)
+        whole = np.full((most * columns, *tiles.shape[1:]), np.nan)
+        whole[: len(tiles)] = scaled
+        whole = whole.reshape(most, columns, *tiles.shape[1:])
+        mosaic = np.stack([_mosaic(channel) for channel in np.moveaxis(whole, -1, 0)], axis=-1)
+        if mosaic.shape[-1] == 3:
+            axis.imshow(np.where(np.isnan(mosaic), 1.0, 0.5 + mosaic / 2))
+        else:
+            axis.imshow(mosaic[..., 0], cmap="PuOr", vmin=-1, vmax=1)
+        axis.set_title(title, fontsize=10)
+    _bare(*axes)
+    return figure
+
+
+@_styled
+def receptive_fields(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
+    """Effective receptive fields over the pixels of the image, on one logarithmic scale.
+
+    rows: what a row is of -> a field (H, W) for each of `titles`, the largest number of each 1. What matters less than
+    a thousandth of the most is drawn as a thousandth.
+    """
+    from matplotlib.colors import LogNorm
+
+    height, width = np.shape(next(iter(rows.values()))[0])
+    figure = _figure(1.35 * len(titles) + 1.0, (1.2 * height / width + 0.1) * len(rows) + 0.35)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for along, (name, fields) in zip(axes, rows.items(), strict=True):
+        along[0].set_ylabel(name, fontsize=9.5)
+        for axis, field in zip(along, fields, strict=True):
+            picture = axis.imshow(np.maximum(field, 1e-3), norm=LogNorm(1e-3, 1))
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    _bare(*axes.flat)
+    bar = _colour_bar(picture, axes, "gradient, of the largest", [1e-3, 1e-2, 1e-1, 1])
+    bar.ax.minorticks_off()
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Curves
 # --------------------------------------------------------------------------------------------------

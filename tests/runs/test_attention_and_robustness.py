@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from tinyvit import analysis, cli, create_model, save_weights
-from tinyvit.runs import configured, find_task, model_of_run, run
+from tinyvit.data import Dataset, Splits
+from tinyvit.data.procedural import texture_shape
+from tinyvit.runs import Task, configured, find_task, model_of_run, run
 from tinyvit.runs.attention import attention
 from tinyvit.runs.robustness import robustness
 from tinyvit.train import predict
@@ -22,9 +24,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """PNG alone, without its dots per inch, and few steps of the patches' ascent."""
+    """Figures are made and not rendered, PNG alone, and few steps of the patches' ascent."""
     monkeypatch.setattr("tinyvit.plots.VECTORS", ())
-    monkeypatch.setattr("tinyvit.plots.DPI", 20)
+    monkeypatch.setattr("tinyvit.plots._picture", lambda figure, kind: b"a picture")
     monkeypatch.setattr("tinyvit.runs.robustness.PATCH_STEPS", 2)
     monkeypatch.setattr("tinyvit.runs.robustness.CUES", 20)
 
@@ -80,6 +82,59 @@ def test_attention_over_a_photo_of_one_s_own(folder, capsys, tmp_path, rng):
     assert "which one?" in capsys.readouterr().err
 
 
+def test_filters_positions_fields_and_similarity_of_a_run(folder, capsys, tmp_path):
+    found = printed(capsys, "attention", folder, "--images", 2, "--similarity-images", 40, "--with", folder, "--out",
+                    tmp_path, "--json")  # fmt: skip
+    model, images = model_of_run(folder), find_task("digits").splits.test.images
+    _, shares = analysis.principal_filters(model.patch_embed.proj.weight.data)
+    np.testing.assert_allclose(found["filters"]["shares"], shares)
+    similarity = analysis.position_similarity(model.pos_embed.data, (4, 4))
+    assert found["positions"]["correlation"] == pytest.approx(analysis.position_correlation(similarity))
+    field = analysis.effective_receptive_field(model, images[:2], "blocks.1")
+    assert found["fields_px"]["blocks.1"]["trained"] == analysis.field_size(field)
+    blocks = [f"blocks.{i}" for i in range(3)]
+    seen = analysis.representations(model, images[:40], *blocks)
+    expected = analysis.cka_matrix(seen, seen, debiased=True)
+    assert found["cka"]["layers"] == found["cka"]["other"]["layers"] == blocks
+    np.testing.assert_allclose(found["cka"]["matrix"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found["cka"]["other"]["matrix"], expected, rtol=1e-6)
+    assert found["cka"]["neighbours"] == [found["cka"]["matrix"][i][i + 1] for i in range(2)]
+    names = {"filters", "positions", "receptive_fields", "similarity", "similarity_other", "attention_entropy"}
+    assert names <= {path.stem for path in tmp_path.glob("*.png")}
+
+
+def test_the_rollout_s_variants(folder, capsys, tmp_path):
+    options = ("--fusion", "max", "--discard", 0.5)
+    printed(capsys, "attention", folder, "--images", 1, "--out", tmp_path, *options, "--json")
+    maps = analysis.attention_maps(model_of_run(folder), find_task("digits").splits.test.images[:1])
+    expected = analysis.class_attention(analysis.rollout(maps, head_fusion="max", discard=0.5), (4, 4))
+    drawn = json.loads((tmp_path / "attention.json").read_text(encoding="utf-8"))
+    np.testing.assert_allclose(drawn["rollout"], expected, rtol=1e-5)
+
+
+def test_a_network_without_attention_gets_what_applies(capsys, tmp_path, rng):
+    file = save_weights(create_model("resnet_digits", rng=rng), tmp_path / "r.safetensors")
+    ask = ("attention", file, "--model", "resnet_digits", "--images", 2, "--similarity-images", 20, "--out", tmp_path)
+    assert cli.main(list(map(str, ask))) == 0
+    said = capsys.readouterr().out
+    assert "this model has no attention" in said
+    assert "layer2.0" in said
+    assert "principal ones" in said
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"filters", "receptive_fields", "similarity"}
+
+
+@pytest.mark.parametrize("name", ["vit_digits", "swin_digits", "nat_digits", "volo_digits", "cait_digits"])
+def test_oblong_images(name, tmp_path, rng, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("tinyvit.plots.save", lambda figure, path, numbers, also: drawn.setdefault(path, numbers))
+    model = create_model(name, img_size=(8, 16), rng=rng).eval()
+    images = rng.uniform(size=(1, 8, 16, 1)).astype(np.float32)
+    found = attention(model, images, images, tmp_path, at=(0, 1))
+    assert np.shape(drawn[tmp_path / "attention.png"]["rollout"]) == ((1, 4, 8) if name != "nat_digits" else (1, 8, 16))
+    assert next(iter(found["layers"].values()))["distance_px"][0] < 16
+    assert np.shape(next(iter(drawn[tmp_path / "receptive_fields.png"]["trained"].values()))) == (8, 16)
+
+
 @pytest.mark.parametrize("name", ["swin_digits", "cait_digits", "nat_digits", "volo_digits"])
 def test_attention_of_other_architectures(name, tmp_path, rng, monkeypatch):
     """All but the drawing, which is the same for all."""
@@ -112,6 +167,8 @@ def test_robustness_of_a_run_with_itself_as_the_baseline(folder, capsys, tmp_pat
     assert "most attended" in found["occlusion"]["zero"]
     assert all(len(shares) == 5 for shares in found["corruptions"].values())
     assert found["segments"]["of_everything"] == pytest.approx((images > 0.5).mean())
+    assert set(found["segments"]) == {"jaccard", "by_chance", "of_everything"}
+    assert set(found["patches"]["25%"]) >= {"adversarial", "targeted", "noise", "taken for the target, targeted"}
     assert (tmp_path / "r_corruptions.png").exists()
 
 
@@ -122,4 +179,20 @@ def test_robustness_of_a_network_without_attention_on_cues(rng):
     assert 0 <= found["shape_bias"] <= 1
     assert "most attended" not in found["occlusion"]["zero"]
     assert "zoom_blur" in found["corruptions"]
+    assert found["segments"] is None, "there is no attention that could outline anything"
+
+
+def test_robustness_on_oblong_images_and_outlines_of_drawn_shapes(rng):
+    images, labels = rng.uniform(size=(4, 8, 12, 1)).astype(np.float32), np.arange(4)
+    part = Dataset(images, labels)
+    model = create_model("vit_digits", img_size=(8, 12), rng=rng).eval()
+    found = robustness(model, Task(Splits(part, part, part), 10, "of one's own"), draws=1)
+    assert found["protocol"]["cells"] == (4, 4)
+    assert list(found["shuffled"]) == ["2×2", "4×4"]
     assert "segments" not in found
+    task = find_task("texture_shape")
+    model = create_model("vit_digits", img_size=32, num_classes=4, patch_size=4, rng=rng).eval()
+    found = robustness(model, task, images=3, draws=1)
+    cues = texture_shape(3, rng=np.random.default_rng(0).spawn(7)[6])
+    assert found["segments"]["of_everything"] == pytest.approx(cues.masks.mean())
+    assert 0 < found["segments"]["jaccard"] < 1

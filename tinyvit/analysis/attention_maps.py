@@ -46,7 +46,8 @@ def attention_maps(model: Module, images: np.ndarray, pattern: str = "*weights")
 
     Attention in windows, neighbourhoods and outlooks, and that of a class token alone, is lifted to all tokens of its
     layer in row-major order (`tinyvit.nn.lifting`): N² numbers per head. What `rollout` needs to compose layers with
-    different tokens comes along. Raises ValueError where nothing of that name runs (see `tinyvit.capture`).
+    different tokens comes along. Weights that are not between tokens (ResNeSt's, between splits) are left out. Raises
+    ValueError where nothing of that name runs (see `tinyvit.capture`).
     """
     with no_grad(), listening(_Shapes(model)) as ran, capture(model, pattern) as seen:
         model(model.bring(images))
@@ -87,6 +88,8 @@ def _lifted(model: Module, shapes: Mapping, seen: Mapping) -> AttentionMaps:
             owner = _nearest(modules, place)
             weights = seen[name]
             lifted = weights if owner is None else modules[owner].token_map(weights, shapes[owner][0])
+            if lifted.ndim != 4 or lifted.shape[2] != lifted.shape[3]:
+                continue
             if way := _way_into(modules.get(owner), lifted, maps, merged):
                 maps.into[name] = way
             maps[name], merged = lifted, []
@@ -311,6 +314,19 @@ def head_similarity(maps: np.ndarray) -> np.ndarray:
     return np.einsum("bhn,bgn->hg", flat, flat) / len(flat)
 
 
+def token_grid(tokens: int, size: Sequence[int]) -> tuple[int, tuple[int, int]]:
+    """How many of a layer's tokens are no patches, and the grid (gh, gw) of those that are.
+
+    tokens: N, size: of the images, (H, W). It is the finest grid of square patches, those at the border perhaps cut,
+    that so many tokens are enough for. Raises ValueError for too few.
+    """
+    for patch in range(1, max(size) + 1):
+        grid = tuple(-(-side // patch) for side in size)
+        if (patches := math.prod(grid)) <= tokens:
+            return tokens - patches, grid
+    raise ValueError(f"tokens: {tokens} are no grid of patches of images of {size[0]}×{size[1]}")
+
+
 def position_similarity(table: np.ndarray, grid: Sequence[int], prefix_tokens: int = 1) -> np.ndarray:
     """Cosine similarity of the position embedding of every patch with that of every other.
 
@@ -334,6 +350,17 @@ def position_similarity(table: np.ndarray, grid: Sequence[int], prefix_tokens: i
         raise ValueError(f"table: the embedding of patch {where} is zero and has no direction")
     directions = patches / norms
     return (directions @ directions.T).reshape(*grid, *grid)
+
+
+def position_correlation(similarity: np.ndarray) -> float:
+    """How well positions tell what is near: the correlation of their similarity with -distance, over all pairs.
+
+    similarity: (gh, gw, gh, gw), of ``position_similarity``  ->  -1 … 1, Pearson's
+    """
+    grid = similarity.shape[:2]
+    pairs = ~np.eye(math.prod(grid), dtype=bool)
+    alike = similarity.reshape(pairs.shape)[pairs]
+    return float(np.corrcoef(alike, -_distances(grid, 1.0)[pairs])[0, 1])
 
 
 # --------------------------------------------------------------------------------------------------
