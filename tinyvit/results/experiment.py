@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
-from tinyvit.results.table import Table
+from tinyvit.results.table import ACCURACY, Reading, Table
 from tinyvit.runs.config import RunConfig, configured
 from tinyvit.runs.run import NOISE, Batches, random_at
 from tinyvit.runs.tasks import Task, find_task
@@ -61,8 +61,8 @@ class Experiment:
     trials        -> {(row, column) of the table: Trial}
     verdict       table -> sentences: whether the claim appears
     figure        table -> the Figure of ``plots``
-    measure       (trial, seed) -> {reading: numbers}, among them test_accuracy; where a run has several readings, each
-                  is a row of its own
+    measure       (trial, seed) -> {reading: numbers}; where a run has several readings, each is a row of its own
+    readings      which of the numbers tables show; the first is the one that the verdict and the figure are about
     """
 
     title: str
@@ -72,6 +72,7 @@ class Experiment:
     verdict: Callable[[Table], str]
     figure: Callable[[Table], object]
     measure: Callable[[Trial, int], dict[str, dict]] = measured
+    readings: tuple[Reading, ...] = (ACCURACY,)
 
 
 # what measures are made of -----------------------------------------------------------------
