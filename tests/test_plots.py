@@ -126,6 +126,19 @@ def test_receptive_fields_share_a_logarithmic_scale(rng):
     assert all(axis.images[0].get_clim() == (1e-3, 1) for axis in axes.flat)
 
 
+def test_head_paths_go_from_rings_to_dots(rng):
+    paths = {"narrow": rng.normal(size=(5, 3, 2)), "wide": rng.normal(size=(4, 2, 2))}
+    left, right = plots.head_paths(paths, [(-1, 0), (1, 2)]).axes
+    assert (left.get_title(), right.get_title()) == ("narrow", "wide")
+    assert (len(left.lines), len(right.lines)) == (9, 6)
+    path, ring, dot = left.lines[3:6]
+    np.testing.assert_allclose(path.get_xydata(), paths["narrow"][:, 1, ::-1])
+    np.testing.assert_allclose(ring.get_xydata(), paths["narrow"][:1, 1, ::-1])
+    np.testing.assert_allclose(dot.get_xydata(), paths["narrow"][-1:, 1, ::-1])
+    assert [patch.get_xy() for patch in left.patches] == [(-0.5, -1.5), (1.5, 0.5)]
+    assert left.get_ylim() == (3, -3), "rows go down"
+
+
 def test_heads_by_depth_has_a_point_for_each_head(rng):
     heads = [[1.0, 2.0], [3.0, 4.0, 8.0]]
     (axes,) = plots.heads_by_depth(heads, y="distance (px)", marks={"uniform": 9.0}).axes

@@ -651,6 +651,30 @@ def convolution_heads(
     return figure
 
 
+@_styled
+def head_paths(panels: Mapping[str, np.ndarray], taps: Sequence[tuple[int, int]]) -> Figure:
+    """Where heads look while they learn, from a ring to a dot, over the pixels around the query.
+
+    panels: title -> (T, h, 2), rows and columns of T moments relative to the query; taps: the pixels (row, column)
+    that there are to find, drawn as squares.
+    """
+    figure = _figure(2.5 * len(panels) + 0.3, 2.8)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (title, paths) in zip(axes, panels.items(), strict=True):
+        for row, column in taps:
+            _outline(axis, row, column, 1, 1, colour="0.55")
+        for index, path in enumerate(np.moveaxis(paths, 1, 0)):
+            colour = COLOURS[index % len(COLOURS)]
+            axis.plot(path[:, 1], path[:, 0], color=colour, linewidth=1.1, alpha=0.8)
+            axis.plot(*path[0, ::-1], "o", color="white", markeredgecolor=colour, markersize=4)
+            axis.plot(*path[-1, ::-1], "o", color=colour, markersize=6)
+        axis.set_title(title, fontsize=10)
+        axis.set_aspect("equal")
+        axis.set(xlim=(-3, 3), ylim=(3, -3), xticks=range(-2, 3), yticks=range(-2, 3), xlabel="columns from the query")
+    axes[0].set_ylabel("rows from the query")
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Tokens
 # --------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tinyvit.analysis.attention_as_convolution import (
     missed_weight,
     reach,
     taps,
+    taps_found,
     value_maps,
 )
 
@@ -147,6 +148,49 @@ def test_patches_that_do_not_fit_and_unknown_words_are_refused(rng):
     for option in ("encoding", "padding"):
         with pytest.raises(ValueError, match=f"{option}: expected"):
             AttentionConv(1, 1, 3, **{option: "other"})
+
+
+# finding the taps --------------------------------------------------------------------------
+
+
+def test_where_heads_look_is_read_from_their_positions(rng):
+    layer = AttentionConv.from_kernel(rng.normal(size=(2, 3, 3, 3)), alpha=5.0)
+    centres, alpha = layer.centres()
+    np.testing.assert_allclose(centres, taps(3))
+    np.testing.assert_allclose(alpha, 5)
+    assert taps_found(centres, alpha, 3) == 9
+    assert taps_found(centres[[0, 0, 4]], alpha[:3], 3) == 2, "two heads look at the same tap"
+    assert taps_found(centres + np.array([0.5, 0]), alpha, 3) == 0, "halfway between two they look at neither"
+    assert taps_found(centres + np.array([3, 0]), alpha, 3) == 0, "there are no taps"
+    assert taps_found(centres, 0.1 * np.ones(9), 3) == 0, "that is a blur"
+
+
+def test_a_layer_that_searches_has_no_content_and_gets_none(rng):
+    layer = AttentionConv.searching(3, 2, 3, num_heads=5, head_dim=1, rng=rng)
+    centres, alpha = layer.centres()
+    assert centres.shape == (5, 2)
+    assert len(np.unique(centres)) == 10
+    np.testing.assert_allclose(alpha, 1)
+    images = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
+    y = layer(images)
+    assert y.shape == (2, 4, 5, 2)
+    (slope,) = tinyvit.gradients((y**2).sum(), layer.qkv.weight)
+    assert not slope[:10].any(), "queries and keys would grow"
+    assert np.abs(slope[10:]).min() > 0
+
+
+def test_heads_of_width_one_are_enough_for_taps_of_rank_one(rng):
+    """K² heads, each of which reads one pattern of channels and writes one."""
+    reads, writes = rng.normal(size=(9, 4)), rng.normal(size=(9, 5))
+    kernel = np.einsum("tc,to->oct", reads, writes).reshape(5, 4, 3, 3)
+    layer = AttentionConv(4, 5, 3, head_dim=1, rng=rng).astype(np.float64)
+    layer.load_state_dict({
+        "qkv.weight": np.concatenate([np.zeros((18, 4)), reads]),
+        "proj.weight": writes.T,
+        "head_positions": AttentionConv.from_kernel(kernel).head_positions.data,
+    })  # fmt: skip
+    images = rng.normal(size=(2, 5, 6, 4))
+    assert np.abs(layer(images).data - same(images, kernel)).max() < 1e-10
 
 
 # are so many heads necessary? --------------------------------------------------------------

@@ -54,6 +54,8 @@ def test_attention_of_a_run(folder, capsys, tmp_path):
     assert list(drawn) == ["layer 1", "layer 2", "layer 3", "rollout", "relevance"]
     expected = analysis.class_attention(analysis.rollout(maps), (4, 4))
     np.testing.assert_allclose(drawn["rollout"], expected, rtol=1e-5)
+    flow = analysis.relevance(analysis.relevance_maps(model_of_run(folder), images))
+    np.testing.assert_allclose(drawn["relevance"], analysis.class_attention(flow, (4, 4)), rtol=1e-4)
     assert {path.split(".")[-1] for path in found["figures"]} == {"png"}
     assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".json"}
 
@@ -144,7 +146,11 @@ def test_attention_of_other_architectures(name, tmp_path, rng, monkeypatch):
     assert list(found["layers"]) == list(analysis.attention_maps(model, images))
     assert any(of["distance_px"] for of in found["layers"].values())
     if name == "cait_digits":
-        assert found["layers"]["blocks_token_only.0.attn.weights"]["distance_px"] is None
+        of = found["layers"]["blocks_token_only.0.attn.weights"]
+        row = analysis.attention_maps(model, images)["blocks_token_only.0.attn.weights"][:, :, :1]
+        assert of["distance_px"] is None
+        assert of["entropy"] == pytest.approx(-np.sum(row * np.log(row), axis=-1).mean() / np.log(17), rel=1e-4)
+        assert [group["tokens"] for group in found["similarity"]] == [16], "identities are not to be compared"
 
 
 def test_robustness_of_a_run_with_itself_as_the_baseline(folder, capsys, tmp_path):

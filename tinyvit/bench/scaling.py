@@ -114,7 +114,7 @@ def scaling(axes: Sequence[Axis] = AXES, *, facts: Facts | None = None, repeats:
 
 
 def draw(growths: Sequence[Growth], path) -> Path | None:
-    """Time by the places of a map, layer by layer, and what it would be if it went like the arithmetic; if measured."""
+    """Time by the places of a map, layer by layer; dashed, if all went at the speed on the largest map. If measured."""
     layers = [growth for growth in growths if growth.axis.name.startswith("places_")]
     if not layers:
         return None
@@ -123,9 +123,11 @@ def draw(growths: Sequence[Growth], path) -> Path | None:
         name, places = growth.axis.name.removeprefix("places_").replace("_", "-"), np.array(list(growth.times))
         measured[name] = places, np.array([1e3 * times.median for times in growth.times.values()])
         macs = np.array([task.formula() for task in growth.axis.tasks.values()])
-        formula[f"MACs of {name}, at its speed on the largest map"] = places, macs * measured[name][1][-1] / macs[-1]
-    figure = plots.lines(measured, x="places of the map (1)", y="time, forward and backward (ms)", theory=formula,
-                         log="xy")  # fmt: skip
+        formula[name] = places, macs * measured[name][1][-1] / macs[-1]
+    dashed = [np.concatenate([np.append(part, np.nan) for part in parts])
+              for parts in zip(*formula.values(), strict=True)]  # fmt: skip
+    figure = plots.lines(measured, x="places of the map (1)", y="time, forward and backward (ms)", log="xy",
+                         theory={"like the formula's MACs": dashed})  # fmt: skip
     return plots.save(figure, path, {"ms": measured, "formula_ms": formula}, also=plots.VECTORS)
 
 

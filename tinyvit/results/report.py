@@ -21,7 +21,7 @@ from tinyvit.results.table import Reading, Table
 from tinyvit.runs.config import known
 
 EXPERIMENTS = ("inductive_bias", "distillation", "sharpness", "positions", "depth", "pretraining", "noisy_student",
-               "convergence", "degradation")  # fmt: skip
+               "convergence", "degradation", "shifts", "robustness")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyvit import plots
 from tinyvit.analysis import (
+    AttentionMaps,
     attention_entropy,
     attention_maps,
     head_similarity,
@@ -70,7 +71,7 @@ def attention(model: Module, images: np.ndarray, pictures: np.ndarray, out: Path
              features.fields(model, start, images, out)]  # fmt: skip
     if maps:
         flows = {"rollout": rollout(maps, head_fusion=fusion, discard=discard),
-                 "relevance": relevance(relevance_maps(model, images))}  # fmt: skip
+                 "relevance": _brought(relevance_maps(model, images))}  # fmt: skip
         parts = [_looks(model, pictures, maps, flows, layer, at, out),
                  _numbers(maps, _maps(start, images), images, out),
                  *parts]  # fmt: skip
@@ -88,6 +89,14 @@ def _maps(model: Module, images: np.ndarray) -> dict:
         return {}
 
 
+def _brought(maps: AttentionMaps) -> np.ndarray:
+    """The relevance of the maps, less what every place is to itself without any attention."""
+    nothing = AttentionMaps()
+    nothing.into = maps.into
+    nothing.update({name: np.zeros_like(of) for name, of in maps.items()})
+    return relevance(maps) - relevance(nothing)
+
+
 def _looks(model: Module, pictures: np.ndarray, maps: dict, flows: dict, layer: int | None, at, out: Path) -> dict:
     """Over the images: the mean of the heads of every layer, the flows through all, and the heads of one layer."""
     size, names = pictures.shape[1:3], list(maps)
@@ -101,7 +110,8 @@ def _looks(model: Module, pictures: np.ndarray, maps: dict, flows: dict, layer: 
 
 def _numbers(maps: dict, start: dict, images: np.ndarray, out: Path) -> dict:
     """Distance and entropy of every head, how alike heads and layers are; drawn over the depth."""
-    size, groups = images.shape[1:3], _groups(maps, start)
+    size = images.shape[1:3]
+    groups = _groups(maps, start, size)
     layers = {name: _of_layer(maps[name], size) for name in maps}
     paths = []
     distances = [of["distance_px"] for of in layers.values() if of["distance_px"]]
@@ -117,13 +127,13 @@ def _numbers(maps: dict, start: dict, images: np.ndarray, out: Path) -> dict:
 
 
 def _of_layer(maps: np.ndarray, size) -> dict:
-    """The numbers of one layer; a class token's layer, in which patches keep to themselves, has no distance."""
+    """The numbers of one layer; where only a class token attends there is no distance, and the others are of its rows."""
     prefix, grid = token_grid(maps.shape[-1], size)
-    patches = maps[..., prefix:, prefix:]
-    alone = np.array_equal(patches, np.broadcast_to(np.eye(patches.shape[-1]), patches.shape))
-    alike = head_similarity(maps)
+    alone = _of_class_alone(maps, size)
+    asked = maps[:, :, :prefix] if alone else maps
+    alike = head_similarity(asked)
     h = len(alike)
-    entropies = attention_entropy(maps, normalised=True) if maps.shape[-1] > 1 else np.zeros(h)
+    entropies = attention_entropy(asked, normalised=True) if maps.shape[-1] > 1 else np.zeros(h)
     distances = None if alone else mean_attention_distance(maps, grid, size[0] / grid[0], prefix).tolist()
     return {
         "tokens": maps.shape[-1],
@@ -134,6 +144,13 @@ def _of_layer(maps: np.ndarray, size) -> dict:
     }
 
 
+def _of_class_alone(maps: np.ndarray, size) -> bool:
+    """Whether only tokens that are no patches attend, and patches keep to themselves."""
+    prefix, _ = token_grid(maps.shape[-1], size)
+    patches = maps[..., prefix:, prefix:]
+    return np.array_equal(patches, np.broadcast_to(np.eye(patches.shape[-1]), patches.shape))
+
+
 def _of_uniform(maps: np.ndarray, size) -> float:
     """The distance if every patch attended to all alike."""
     _, grid = token_grid(maps.shape[-1], size)
@@ -142,10 +159,13 @@ def _of_uniform(maps: np.ndarray, size) -> float:
     return float(mean_attention_distance(uniform, grid, size[0] / grid[0], 0)[0])
 
 
-def _groups(maps: dict, start: dict) -> list[dict]:
-    """How alike layers of the same tokens are that follow each other, now and at initialisation."""
-    found = []
-    for shape, names in groupby(maps, key=lambda name: maps[name].shape):
+def _groups(maps: dict, start: dict, size) -> list[dict]:
+    """How alike layers of the same tokens are that follow each other, now and at initialisation.
+
+    Those in which only the class token attends are left out: patches that keep to themselves make them alike.
+    """
+    found, several = [], [name for name in maps if not _of_class_alone(maps[name], size)]
+    for shape, names in groupby(several, key=lambda name: maps[name].shape):
         names = list(names)
         if len(names) == 1:
             continue

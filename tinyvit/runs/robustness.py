@@ -7,7 +7,7 @@ Dietterich 2019 (corruptions), Madry et al. 2018 (attacks), Geirhos et al. 2019 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -53,11 +53,14 @@ CUES = 1000  # images whose shape and texture disagree
 
 
 def robustness(model: Module, task: Task, *, baseline: Module | None = None, images: int | None = None,
-               eps: float = 0.03, draws: int = 3, seed: int = 0, progress: bool = False) -> dict:  # fmt: skip
+               eps: float = 0.03, draws: int = 3, only: Collection[str] = (), seed: int = 0,
+               progress: bool = False) -> dict:  # fmt: skip
     """Accuracy, from 0 to 1, on the test images and on what can be done to them.
 
     baseline  the model whose corruption error is called 100; without it there is no mCE
-    images    how many test images; all if not given · draws  of everything random, whose mean is given
+    images    how many test images, all if not given · draws  of everything random, whose mean is given
+    only      which kinds: occlusion, shuffled, shifted, attacks, patches, corruptions and, for some data, segments and
+              shape_bias; all that there are if none is named
     """
     from tqdm import tqdm
 
@@ -77,6 +80,8 @@ def robustness(model: Module, task: Task, *, baseline: Module | None = None, ima
         kinds["segments"] = partial(_segments, model, *masks)
     if task.name == "texture_shape":
         kinds["shape_bias"] = partial(_shape_bias, model, test, rngs[5])
+    if only:
+        kinds = {name: measure for name, measure in kinds.items() if name in only}
     for name, measure in tqdm(kinds.items(), desc="robustness", disable=not progress, leave=False):
         found[name] = measure()
     if baseline is not None:
