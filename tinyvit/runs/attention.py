@@ -127,7 +127,7 @@ def _numbers(maps: dict, start: dict, images: np.ndarray, out: Path) -> dict:
 
 
 def _of_layer(maps: np.ndarray, size) -> dict:
-    """The numbers of one layer; where only a class token attends there is no distance, and the others are of its rows."""
+    """The numbers of one layer. Where only a class token attends there is no distance, and the others are its own."""
     prefix, grid = token_grid(maps.shape[-1], size)
     alone = _of_class_alone(maps, size)
     asked = maps[:, :, :prefix] if alone else maps

@@ -79,16 +79,22 @@ def similarity(model: Module, start: Module, images: np.ndarray, out: Path, *, o
              "neighbours": np.diag(matrix, 1).tolist(),
              "matrix_at_init": cka_matrix(before, before, debiased=True).tolist()}  # fmt: skip
     panels = {"trained": matrix, "at initialisation": np.array(found["matrix_at_init"])}
-    figure = plots.heat_maps(panels, list(ours), list(ours), label="linear CKA", limits=(0, 1), written=".2f")
+    figure = plots.heat_maps(panels, list(ours), list(ours), **_of_size(len(ours)))
     paths = [plots.save(figure, out / "similarity.png", found, also=plots.VECTORS)]
     if other is not None:
         theirs = _seen(other, images)
         across = cka_matrix(ours, theirs, debiased=True)
         found["other"] = {"layers": list(theirs), "matrix": across.tolist()}
         figure = plots.heat_maps({"": across}, list(ours), list(theirs), x="layer of the other model",
-                                 y="layer of this model", label="linear CKA", limits=(0, 1), written=".2f")  # fmt: skip
+                                 y="layer of this model", **_of_size(max(across.shape)))  # fmt: skip
         paths.append(plots.save(figure, out / "similarity_other.png", found["other"], also=plots.VECTORS))
     return {"cka": found, "figures": [str(path) for path in paths]}
+
+
+def _of_size(layers: int) -> dict:
+    """How CKA is drawn: the numbers are written into the cells of small matrices."""
+    how = {"label": "linear CKA", "limits": (0, 1)}
+    return how | ({"written": ".2f"} if layers <= 8 else {"cell": (0.25, 0.25)})
 
 
 def _seen(model: Module, images: np.ndarray) -> dict[str, np.ndarray]:
