@@ -67,6 +67,22 @@ def test_what_a_soft_head_misses_is_bounded(alpha, rng):
     assert np.all(error <= bound)
 
 
+@pytest.mark.parametrize(("encoding", "sharpness"), [("quadratic", 3.0), ("quadratic", 9.0), ("table", 8.0)])
+def test_what_soft_heads_over_patches_miss_is_bounded(encoding, sharpness, rng):
+    """Each head misses a share p, and puts something between the least and the largest value in its place."""
+    P, images, kernel = 2, rng.normal(size=(1, 8, 12, 2)), rng.normal(size=(3, 2, 3, 3))
+    options = {"patch": P, "encoding": encoding}
+    soft = AttentionConv.from_kernel(kernel, alpha=sharpness, **options)(images).data
+    tokens = np.pad(images[0], ((P, P), (P, P), (0, 0)))
+    tokens = tokens.reshape(6, P, 8, P, 2).transpose(0, 2, 1, 3, 4).reshape(48, -1)
+    others = 47 * np.exp(-sharpness)
+    missed = missed_weight(sharpness) if encoding == "quadratic" else others / (1 + others)
+    bound = sum(missed * np.ptp(tokens @ M, axis=0) for M in value_maps(kernel, P))  # (P²O,)
+    off = np.abs(soft - same(images, kernel))[0].reshape(4, P, 6, P, 3).transpose(0, 2, 1, 3, 4).reshape(24, -1)
+    assert np.all(off.max(axis=0) <= bound)
+    assert off.max() > 1e-3 * bound.max(), "such a bound says nothing"
+
+
 def test_a_kernel_that_is_not_square_is_refused():
     with pytest.raises(ValueError, match=r"kernel: expected shape \(O, C, K, K\)"):
         AttentionConv.from_kernel(np.zeros((1, 1, 3, 2)))

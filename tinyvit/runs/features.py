@@ -24,6 +24,7 @@ from tinyvit.analysis import (
 )
 from tinyvit.autodiff.tensor import raw
 from tinyvit.backend import to_numpy
+from tinyvit.nn.basic import Conv2d
 from tinyvit.nn.module import Module
 
 FILTERS = 28  # as many as Dosovitskiy et al. show
@@ -32,9 +33,10 @@ FIELDS = 5  # layers whose receptive fields are drawn
 
 def filters(model: Module, out: Path) -> dict:
     """The largest filters of the patch embedding, or of a network's first convolution, and their principal ones."""
-    weight = next((to_numpy(p.data) for _, p in model.named_parameters() if p.ndim == 4), None)
-    if weight is None or weight.shape[1] not in (1, 3):
+    first = next((module for _, module in model.named_modules() if isinstance(module, Conv2d)), None)
+    if first is None or first.weight.shape[1] not in (1, 3):  # channels of images, grey or in colour
         return {}
+    weight = to_numpy(first.weight.data)
     principal, shares = principal_filters(weight)
     largest = np.argsort(-np.sum(weight**2, axis=(1, 2, 3)), kind="stable")[:FILTERS]
     shown = {"the largest filters": weight[largest].transpose(0, 2, 3, 1),
