@@ -243,3 +243,18 @@ def test_one_head_is_enough_for_a_box_and_two_for_an_edge(rng):
     assert fitted_heads(value_maps(box), 1, rng=rng, rounds=5)[1] < 1e-7
     assert fitted_heads(value_maps(edge), 1, rng=rng, rounds=20)[1] > 0.5
     assert fitted_heads(value_maps(edge), 2, rng=rng, rounds=50)[1] < 1e-6
+
+
+def test_content_does_not_help_against_the_bound(rng):
+    """What queries and keys add vanishes for weak images: the slope of MHSA(εX) at 0 is that of the layer without them.
+
+    So the bound on heads holds for them too: a layer that convolves all images has this slope.
+    """
+    layer = AttentionConv(2, 3, 3, rng=rng).astype(np.float64)
+    for parameter in layer.parameters():
+        parameter.data = rng.normal(size=parameter.shape)
+    images, weak = rng.normal(size=(1, 4, 5, 2)), 1e-4
+    slope = (layer(weak * images).data - layer(-weak * images).data) / (2 * weak)
+    assert np.abs(layer(images).data - slope).max() > 1, "there is no content in this layer"
+    layer.qkv.weight.data[: 2 * 27] = 0  # queries and keys of nine heads of width three
+    np.testing.assert_allclose(slope, layer(images).data, atol=1e-4)

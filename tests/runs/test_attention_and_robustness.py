@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyvit import analysis, cli, create_model, save_weights
+import tinyvit
+from tinyvit import Module, analysis, cli, create_model, save_weights
 from tinyvit.data import Dataset, Splits
 from tinyvit.data.procedural import texture_shape
 from tinyvit.runs import Task, configured, find_task, model_of_run, run
@@ -202,3 +203,22 @@ def test_robustness_on_oblong_images_and_outlines_of_drawn_shapes(rng):
     cues = texture_shape(3, rng=np.random.default_rng(0).spawn(7)[6])
     assert found["segments"]["of_everything"] == pytest.approx(cues.masks.mean())
     assert 0 < found["segments"]["jaccard"] < 1
+
+
+class BrighterCorner(Module):
+    """Two classes: the upper left or the lower right cell of 2×2 pixels is the brighter."""
+
+    def forward(self, x):
+        return tinyvit.stack(x[:, :2, :2].sum(axis=(1, 2, 3)), x[:, 6:, 6:].sum(axis=(1, 2, 3)), axis=-1)
+
+
+def test_the_most_salient_cells_are_those_that_decide_and_not_black_already(rng):
+    labels = np.arange(10) % 2
+    images = rng.uniform(0.5, 1, size=(10, 8, 8, 1))
+    images[labels == 0, 6:, 6:] = images[labels == 1, :2, :2] = 0
+    part = Dataset(images, labels)
+    found = robustness(BrighterCorner(), Task(Splits(part, part, part), 2), draws=1, only=("occlusion",))
+    assert set(found) == {"clean", "occlusion", "protocol"}
+    assert found["clean"] == 1
+    assert found["occlusion"]["zero"]["most salient"][0] == 0.5, "all are called by the first class, by a tie"
+    assert found["occlusion"]["zero"]["least salient"][2] == 1, "half of the cells say nothing"

@@ -16,8 +16,8 @@ from tinyvit.runs.robustness import HIDDEN, PATCHES, robustness
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40, "cues": 4},
-    "usual": {"seeds": (0, 1, 2), "updates": 400, "cues": 120},
-    "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2400, "cues": 600},
+    "usual": {"seeds": (0, 1, 2), "updates": 400, "cues": 300},
+    "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2400, "cues": 1500},
 }
 MODELS = {"ViT": "vit_digits", "ResNet": "resnet_digits", "Swin": "swin_digits", "Mixer": "mixer_digits"}
 COARSER = {"patch_size": 4}  # of 32×32 pixels

@@ -115,19 +115,19 @@ def _loss(model: Module, labels: np.ndarray):
 
 
 def _occlusion(model, test, draws, rng) -> dict:
-    """Fill -> which cells -> accuracies for HIDDEN; salient by the loss's gradient, and by attention if it is as fine.
+    """Fill -> which cells -> accuracies for HIDDEN; salient by the loss, and by attention if that is as fine.
 
-    The same random cells for the whole batch, as in the authors' code.
+    The same random cells for the whole batch, as in the authors' code. Salient is a cell that changes the loss much if
+    it is filled, to first order: |Σ ∂L/∂x (fill - x)| over its pixels.
     """
     images, labels = test
     grid = _grid(images)
-    slope = np.abs(to_numpy(grad(_loss(model, labels))(images))).sum(-1)
-    scores = {"salient": _cell_sums(slope, grid)}
+    slope = to_numpy(grad(_loss(model, labels))(images))
     flow = _attention_of(model, images)
-    if flow is not None and flow.shape[1:] == grid:
-        scores["attended"] = flow
+    attended = {"attended": flow} if flow is not None and flow.shape[1:] == grid else {}
     found: dict = {}
     for name, fill in {"zero": 0.0, "mean": images.mean(axis=(0, 1, 2))}.items():
+        scores = {"salient": np.abs(_cell_sums(np.sum(slope * (fill - images), axis=-1), grid))} | attended
         found[name] = {"random": []} | {f"{how} {which}": [] for which in scores for how in ("most", "least")}
         for share in HIDDEN:
             count = round(share * math.prod(grid))
