@@ -236,6 +236,7 @@ EXAMPLES = {
     "softmax": [call(normal(2, 3, 5)), call(normal(2, 5, 3), axis=1), call(normal(4))],
     "log_softmax": [call(normal(2, 3, 5)), call(normal(2, 5, 3), axis=1)],
     "gelu": UNARY,
+    "gelu_slope": UNARY,
     "gelu_tanh": UNARY,
     "sigmoid": UNARY,
     "silu": UNARY,
@@ -524,8 +525,8 @@ REFUSED = {
     ],
     **{name: binary() for name in ("add", "subtract", "multiply", "divide", "maximum", "minimum")},
     **{name: unary() for name in ("negative", "exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "tanh", "erf",
-                                  "absolute", "clip", "relu", "gelu", "gelu_tanh", "sigmoid", "silu", "quick_gelu",
-                                  "softplus", "log_sigmoid", "elu", "leaky_relu", "relu6", "hardswish")},
+                                  "absolute", "clip", "relu", "gelu", "gelu_slope", "gelu_tanh", "sigmoid", "silu",
+                                  "quick_gelu", "softplus", "log_sigmoid", "elu", "leaky_relu", "relu6", "hardswish")},
     "power": [
         refused(TypeError, "exponent", normal(2)),
         refused(TypeError, "<U4", words(2), exponent=3),

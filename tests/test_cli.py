@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from tinyvit import cli
+from tinyvit import cli, list_models
 from tinyvit import tour as tour_module
 from tinyvit.data import digits
+from tinyvit.models import vit
 
 SHORT = tour_module.Plan(
     epochs={"ViT": 1, "ResNet": 1}, batch_size=256, matched_loss=9.0, curvature_images=10, density_steps=3
@@ -107,6 +108,13 @@ def test_models_are_listed_with_their_parameters(capsys):
     assert wanted.split() in [line.split() for line in lines]
     assert cli.main(["models", "nothing*"]) == 1
     assert "no model is called" in capsys.readouterr().err
+
+
+def test_without_a_pattern_papers_are_listed_with_how_many_models_they_have(capsys):
+    assert cli.main(["models"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert sum(int(line[0]) for line in lines if line and line[0].isdigit()) == len(list_models())
+    assert [line[1] for line in lines if "2010.11929" in line] == [next(iter(vit.PUBLISHED))]
 
 
 def test_a_model_is_described(capsys):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.signal import correlate2d
 
 import tinyvit
 from tinyvit.analysis import AttentionConv
@@ -19,6 +18,8 @@ from tinyvit.analysis.attention_as_convolution import (
 
 @pytest.mark.parametrize(("K", "C", "O"), [(1, 2, 3), (2, 3, 2), (3, 3, 4), (3, 1, 1), (4, 2, 2), (5, 3, 4)])
 def test_it_equals_the_convolution(K, C, O, rng):
+    from scipy.signal import correlate2d  # here, because it takes a second to import
+
     images, kernel = rng.normal(size=(2, 7, 9, C)), rng.normal(size=(O, C, K, K))
     layer = AttentionConv.from_kernel(kernel)
     got = layer(images).data

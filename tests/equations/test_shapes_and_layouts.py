@@ -14,8 +14,8 @@ from tinyvit.autodiff.check import check_op
 from tinyvit.autodiff.op import REGISTRY
 from tinyvit.equations import correlation, normalize
 
-ACTIVATIONS = ["gelu", "gelu_tanh", "sigmoid", "silu", "quick_gelu", "softplus", "log_sigmoid", "elu", "leaky_relu",
-               "relu6", "hardswish"]  # fmt: skip
+ACTIVATIONS = ["gelu", "gelu_slope", "gelu_tanh", "sigmoid", "silu", "quick_gelu", "softplus", "log_sigmoid", "elu",
+               "leaky_relu", "relu6", "hardswish"]  # fmt: skip
 
 
 @st.composite

@@ -9,25 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tinyvit import cli, create_model, inspect_weights, save_weights
-from tinyvit.models import inspection
 from tinyvit.models.catalogue import PAPERS
 from tinyvit.nn.safetensors import pieces
-
-
-@pytest.fixture(scope="module", autouse=True)
-def blueprints_made_once():
-    """Every inspection compares with every model; here they are made once for all tests."""
-    made = {}
-
-    def once(name, **settings):
-        key = name, *sorted(settings.items())
-        if key not in made:
-            made[key] = create_model(name, **settings)
-        return made[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspection, "create_model", once)
-        yield
 
 
 def hollow(path, name, **changes):

@@ -7,10 +7,17 @@ from reference import variants
 
 from tinyvit import cli
 from tinyvit.models.catalogue import PAPERS, counted, create_model
-from tinyvit.models.ledger import differences, ledger, verdict
+from tinyvit.models.ledger import count, differences, ledger, verdict
 from tinyvit.models.slides import FIGURES
 
 ROWS = {row["name"]: row for row in variants()}
+
+
+@pytest.mark.parametrize("row", counted())
+def test_parameters_and_macs_are_exact(row):
+    """Here rather than beside the names, since the ledger counts every row anyway, and each is counted once."""
+    assert count(row)["params"] == ROWS[row]["params"]
+    assert count(row)["macs"] == ROWS[row]["macs"]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,9 @@ from tinyvit import (
     count_macs,
     create_model,
     gradients,
-    list_models,
 )
 from tinyvit.autodiff.watch import Listener, listening
 from tinyvit.equations.neighbourhood import first_neighbours
-from tinyvit.models.catalogue import published
 from tinyvit.models.nat import NAT, ConvDownsampler, ConvTokenizer, NATConfig, NeighbourhoodAttention
 from tinyvit.nn.check import check_model
 
@@ -205,17 +203,6 @@ def test_no_classes_means_features_and_an_empty_batch_is_one(rng):
 
 
 # the laws -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["nat_digits", "nat_micro"])
-def test_small_models_obey_every_law(name, rng):
-    c = create_model(name).config
-    check_model(lambda rng: create_model(name, rng=rng), rng.normal(size=(2, c.img_size, c.img_size, c.in_chans)),
-                rng=rng)  # fmt: skip
-
-
-def test_every_small_model_is_checked():
-    assert set(list_models("nat*")) - set(published()) == {"nat_digits", "nat_micro"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from reference import DATA, fixture, variants
 from tinyvit import count_macs, create_model, list_models, load_weights, save_weights
 from tinyvit.blueprint import Blueprint
 from tinyvit.models.catalogue import PAPERS, counted, published
-from tinyvit.models.ledger import count
 from tinyvit.models.resnet import ResNet, ResNetConfig
 from tinyvit.models.vit import ViT, ViTConfig
 from tinyvit.nn.describe import example_inputs
@@ -35,12 +34,6 @@ def test_every_row_is_counted_or_named_as_missing():
     assert not counted().keys() & LATER.keys()
 
 
-@pytest.mark.parametrize("row", counted())
-def test_parameters_and_macs_are_exact(row):
-    assert count(row)["params"] == ROWS[row]["params"]
-    assert count(row)["macs"] == ROWS[row]["macs"]
-
-
 @pytest.mark.parametrize("name", [name for name, row in published().items() if row.counted_as])
 def test_a_published_model_has_its_resolution_and_classes(name):
     """What a model can be called with is what was counted; clips of it as well; of tokens there are N = H × W."""
@@ -52,8 +45,12 @@ def test_a_published_model_has_its_resolution_and_classes(name):
 
 
 def largest(paper):
-    """The published model of a paper that has the most parameters."""
-    return max(paper.PUBLISHED, key=lambda name: create_model(name).num_parameters())
+    """The published model of a paper that has the most parameters, as far as they have a row."""
+    return max(paper.PUBLISHED, key=lambda name: ROWS.get(paper.PUBLISHED[name].counted_as, {"params": 0})["params"])
+
+
+# MB that counting takes where there are large tables: a causal mask of 1024², masks of windows in a clip
+TABLES = {"igpt_xl": 16, "video_swin_large_patch244_window877_k400": 9}
 
 
 @pytest.mark.parametrize("name", [largest(paper) for paper in PAPERS if paper.PUBLISHED])
@@ -64,7 +61,7 @@ def test_counting_allocates_next_to_nothing(name):
     count_macs(create_model(name))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 20e6, f"{peak / 1e6:.1f} MB"
+    assert peak < TABLES.get(name, 4) * 1e6, f"{peak / 1e6:.1f} MB"
 
 
 def test_counts_do_not_depend_on_having_numbers(rng):
@@ -154,7 +151,7 @@ def test_every_name_makes_a_blueprint_that_runs(name):
 def test_an_unknown_name_gets_the_nearest_ones():
     with pytest.raises(ValueError, match="vit_bse_patch16_224'; did you mean vit_base_patch16_224"):
         create_model("vit_bse_patch16_224")
-    with pytest.raises(ValueError, match=r"there is no model 'zzz'; did you mean .*`tinyvit models` lists"):
+    with pytest.raises(ValueError, match=r"there is no model 'zzz'; `tinyvit models --all` lists them all"):
         create_model("zzz")
 
 

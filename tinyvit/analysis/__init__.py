@@ -43,6 +43,7 @@ from tinyvit.analysis.features import (
     representations,
 )
 from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
+from tinyvit.analysis.matching import Crossing
 from tinyvit.analysis.robustness import (
     adversarial_patch,
     fgsm,
@@ -76,6 +77,7 @@ from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_ou
 __all__ = [
     "AttentionConv",
     "AttentionMaps",
+    "Crossing",
     "CORRUPTIONS",
     "Leading",
     "Protocol",

@@ -13,7 +13,8 @@ WHAT = {"params": "parameters", "macs": "MACs"}
 def add_commands(commands) -> None:
     """Their parsers."""
     models = commands.add_parser("models", help="list the models: paper, parameters, multiply-accumulates")
-    models.add_argument("pattern", nargs="?", default="*", help='a shell pattern such as "vit_*"')
+    models.add_argument("pattern", nargs="?", help='a shell pattern such as "vit_*"; without it, the papers are listed')
+    models.add_argument("--all", action="store_true", help="count every model there is")
     models.set_defaults(run=_models)
 
     describe = commands.add_parser("describe", help="a model's modules, shapes, parameters and MACs")
@@ -51,15 +52,31 @@ def _models(options) -> int:
     from tinyvit import count_macs, create_model, list_models
     from tinyvit.models.catalogue import paper_of
 
-    names = list_models(options.pattern)
+    if not options.pattern and not options.all:
+        return _papers()
+    names = list_models(options.pattern or "*")
     if not names:
-        raise ValueError(f"no model is called {options.pattern!r}; `tinyvit models` lists them all")
+        raise ValueError(f"no model is called {options.pattern!r}; `tinyvit models --all` lists them all")
     models = {name: create_model(name) for name in names}
-    papers = [f"{paper.authors} {paper.year}, arXiv {paper.arxiv}" for paper in map(paper_of, names)]
-    rows = [(name, paper, f"{model.num_parameters():,}", f"{count_macs(model):,}")
-            for (name, model), paper in zip(models.items(), papers, strict=True)]  # fmt: skip
+    rows = [(name, _cited(paper_of(name)), f"{model.num_parameters():,}", f"{count_macs(model):,}")
+            for name, model in models.items()]  # fmt: skip
     table(("model", "paper", "parameters", "MACs"), *rows, left=(0, 1))
     return 0
+
+
+def _papers() -> int:
+    """One row a paper: how many models, the first of its table, where from."""
+    from tinyvit.models.catalogue import PAPERS
+
+    of = {paper.PAPER: [*paper.PUBLISHED, *paper.SMALL] for paper in PAPERS}
+    rows = [(str(len(names)), names[0], _cited(paper)) for paper, names in of.items()]
+    table(("models", "such as", "paper"), *rows, left=(1, 2))
+    print("\n`tinyvit models 'vit_*'` counts the parameters and MACs of those, `--all` of every one")
+    return 0
+
+
+def _cited(paper) -> str:
+    return f"{paper.authors} {paper.year}" + (f", arXiv {paper.arxiv}" if paper.arxiv else "")
 
 
 def _describe(options) -> int:

@@ -88,7 +88,7 @@ def create_model(name: str, *, rng: np.random.Generator | None = None, weights=N
     positions  how position tables of another image size are resampled, see ``load_weights``
     config     fields to change, under timm's names: ``num_classes=10, img_size=32``
 
-    Raises ValueError for an unknown name (naming the nearest), TypeError for an unknown field.
+    Raises ValueError for an unknown name (naming any near it), TypeError for an unknown field.
     """
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng: expected np.random.default_rng(seed), got {rng!r}")
@@ -136,15 +136,14 @@ def _find(name: str):
             return paper, paper.PUBLISHED[name].config
         if name in paper.SMALL:
             return paper, paper.SMALL[name]
-    raise ValueError(
-        f"there is no model {name!r}; did you mean {', '.join(_near(name))}? `tinyvit models` lists them all"
-    )
+    near = f"did you mean {', '.join(meant)}? " if (meant := _near(name)) else ""
+    raise ValueError(f"there is no model {name!r}; {near}`tinyvit models --all` lists them all")
 
 
 def _near(name: str) -> list[str]:
-    """The names a wrong one may have meant: those it begins, those it is in, or those spelt alike."""
+    """Up to three names that a wrong one may have meant: those it begins, those it is in, or those spelt alike."""
     import difflib
 
     names = list_models()
     begun = [n for n in names if n.startswith(name)] or [n for n in names if name in n]
-    return (begun or difflib.get_close_matches(name, names) or names)[:3]
+    return (begun or difflib.get_close_matches(name, names))[:3]

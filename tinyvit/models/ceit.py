@@ -18,13 +18,13 @@ from tinyvit.equations.activation import gelu
 from tinyvit.equations.attention import multi_head_attention
 from tinyvit.equations.pooling import max_pool2d
 from tinyvit.models.config import Paper, Published, pair
-from tinyvit.nn.attention import Attention, drop_path_rates
+from tinyvit.nn.attention import Attention
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, Mlp
 from tinyvit.nn.embed import check_images, one_for_each
 from tinyvit.nn.init import trunc_normal, zeros
 from tinyvit.nn.lifting import lift_class_attention
 from tinyvit.nn.module import Identity, Module, Parameter
-from tinyvit.nn.noise import Dropout, DropPath, keep_mask
+from tinyvit.nn.noise import Dropout, DropPath, drop_path_rates, keep_mask
 from tinyvit.primitives.shape import concatenate, reshape, stack
 
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tinyvit.models.config import Paper, Published
-from tinyvit.nn.attention import drop_path_rates
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear, Mlp, layer_scale
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.module import Identity, Module, Sequential
-from tinyvit.nn.noise import Dropout, DropPath, probability
+from tinyvit.nn.noise import Dropout, DropPath, drop_path_rates, probability
 from tinyvit.primitives.reduce import mean
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tinyvit.models.catalogue import create_model, list_models
@@ -33,10 +34,6 @@ class Fit:
         """Whether strict loading would succeed."""
         error = self.misfits
         return not (error.missing or error.unexpected or error.misshaped or error.mistyped)
-
-    def closeness(self) -> tuple:
-        """What the nearest model has most of: arrays that fit, then names in common, then no names of its own."""
-        return self.matching, self.matching + len(self.misfits.misshaped), -len(self.misfits.missing)
 
     def first_misfits(self, most: int = 3) -> list[str]:
         """What does not fit, a line for each array: at most so many of a kind, and how many more there are."""
@@ -98,14 +95,30 @@ def inspect_weights(weights) -> Inspection:
     path = on_this_machine(weights)
     with open_weights(path) as state:
         arrays = {name: (x.shape, x.dtype.name) for name, x in state.items()}
-        every = [_fit(name, state) for name in list_models()]
-        fits = tuple(fit for fit in every if fit.exact)
+        closeness = {name: _closeness(name, state) for name in list_models()}
+        best = max(closeness.values())
+        as_near = [_fit(name, state) for name in closeness if closeness[name] == best]
+        fits = tuple(fit for fit in as_near if fit.exact)
         nearest = None
         if not fits:
-            nearest = max(every, key=Fit.closeness)
-            as_near = [fit for fit in every if fit.closeness() == nearest.closeness()]
+            nearest = as_near[0]
             fits = tuple(fit for near in as_near if (fit := _changed(near, state)) and fit.exact)
     return Inspection(path, arrays, fits, nearest if nearest and not nearest.misfits.strangers else None)
+
+
+@cache
+def _of_the_catalogue(name: str) -> tuple[dict, dict]:
+    """The shapes of a model's arrays by name, and its names in files of the paper's own code."""
+    model = create_model(name)
+    return {key: value.shape for key, value in model.named_state()}, model.original_names
+
+
+def _closeness(name: str, state: dict) -> tuple:
+    """What the nearest model has most of: arrays that fit, then names in common, then no names of its own."""
+    shapes, original_names = _of_the_catalogue(name)
+    given = {key: x.shape for key, x in converted(state, original_names).items()}
+    common = shapes.keys() & given.keys()
+    return len(shapes.items() & given.items()), len(common), len(common) - len(shapes)
 
 
 def _fit(name: str, state: dict, **settings) -> Fit:

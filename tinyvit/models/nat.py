@@ -20,12 +20,13 @@ import numpy as np
 
 from tinyvit.equations.neighbourhood import check_kernel_size, first_neighbours, neighbourhood_attention
 from tinyvit.models.config import Paper, Published
-from tinyvit.nn.attention import Attention, Block, drop_path_rates
+from tinyvit.nn.attention import Attention, Block
 from tinyvit.nn.basic import Conv2d, LayerNorm, Linear, layer_scale
 from tinyvit.nn.embed import check_images
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.lifting import lift_neighbourhood
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
+from tinyvit.nn.noise import drop_path_rates
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import pad, reshape, split
 

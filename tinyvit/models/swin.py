@@ -13,11 +13,12 @@ import math
 from dataclasses import dataclass, replace
 
 from tinyvit.models.config import Paper, Published, pair
-from tinyvit.nn.attention import Block, drop_path_rates
+from tinyvit.nn.attention import Block
 from tinyvit.nn.basic import Conv2d, Conv3d, LayerNorm, Linear
 from tinyvit.nn.embed import at_least_single, check_images, grid_of
 from tinyvit.nn.lifting import lift_windows
 from tinyvit.nn.module import Identity, Module
+from tinyvit.nn.noise import drop_path_rates
 from tinyvit.nn.pool import PooledHead
 from tinyvit.nn.window import WindowAttention, attend_in_windows, pad_to_whole, resize_bias_table
 from tinyvit.primitives.shape import reshape, transpose

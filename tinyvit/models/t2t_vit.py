@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from tinyvit.equations.attention import self_attention
 from tinyvit.equations.convolution import zero_padded
 from tinyvit.models.config import Paper, Published, pair
-from tinyvit.nn.attention import Block, drop_path_rates
+from tinyvit.nn.attention import Block
 from tinyvit.nn.basic import GELU, LayerNorm, Linear, Mlp
 from tinyvit.nn.embed import check_images, one_for_each, sinusoid_1d
 from tinyvit.nn.init import full, orthogonal, trunc_normal
 from tinyvit.nn.module import Frozen, Identity, Module, Parameter, Sequential
-from tinyvit.nn.noise import Dropout
+from tinyvit.nn.noise import Dropout, drop_path_rates
 from tinyvit.primitives.elementwise import exp
 from tinyvit.primitives.reduce import sum
 from tinyvit.primitives.shape import concatenate, reshape, split, swapaxes, unfold

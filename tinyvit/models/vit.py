@@ -16,7 +16,7 @@ from functools import partial
 from tinyvit.equations.resize import resize
 from tinyvit.models import vit_jax
 from tinyvit.models.config import Paper, Published, one_of, pair
-from tinyvit.nn.attention import Block, RelativeAttention, drop_path_rates
+from tinyvit.nn.attention import Block, RelativeAttention
 from tinyvit.nn.basic import LayerNorm, Linear
 from tinyvit.nn.embed import (
     RESAMPLING,
@@ -31,7 +31,7 @@ from tinyvit.nn.embed import (
 )
 from tinyvit.nn.init import start_as_jax, trunc_normal
 from tinyvit.nn.module import Identity, Module, Parameter
-from tinyvit.nn.noise import Dropout
+from tinyvit.nn.noise import Dropout, drop_path_rates
 from tinyvit.primitives.elementwise import tanh
 from tinyvit.primitives.reduce import mean
 from tinyvit.primitives.shape import concatenate

@@ -23,13 +23,13 @@ from tinyvit.equations.outlook import outlook_attention
 from tinyvit.equations.pooling import avg_pool2d
 from tinyvit.equations.resize import resize
 from tinyvit.models.config import Paper, Published, pair
-from tinyvit.nn.attention import Attention, Block, drop_path_rates, head_width
+from tinyvit.nn.attention import Attention, Block, head_width
 from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, ReLU
 from tinyvit.nn.embed import RESAMPLING, check_images, fit_tables, one_for_each
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.lifting import lift_class_attention, lift_outlook
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
-from tinyvit.nn.noise import Dropout, keep_mask, probability
+from tinyvit.nn.noise import Dropout, drop_path_rates, keep_mask, probability
 from tinyvit.primitives.reduce import max, mean
 from tinyvit.primitives.shape import concatenate, reshape
 

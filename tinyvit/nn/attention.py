@@ -107,8 +107,3 @@ class Block(Module):
     def forward(self, z):
         z = z + self.drop_path1(self.attn(self.norm1(z)))  # z′ₗ = MSA(LN(zₗ₋₁)) + zₗ₋₁
         return z + self.drop_path2(self.mlp(self.norm2(z)))  # zₗ = MLP(LN(z′ₗ)) + z′ₗ
-
-
-def drop_path_rates(rate: float, depth: int) -> list[float]:
-    """Stochastic depth's rates: from 0 at the first block, linearly, to ``rate`` at the last."""
-    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -51,3 +51,8 @@ class DropPath(Module):
     def forward(self, x):
         one_per_sample = (x.shape[0], *(1,) * (len(x.shape) - 1))
         return x * keep_mask(self.rng, one_per_sample, self.p, x) if self.training and self.p else x
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic depth's rates: from 0 at the first block, linearly, to ``rate`` at the last."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -21,7 +21,8 @@ from tinyvit.results.table import Reading, Table
 from tinyvit.runs.config import known
 
 EXPERIMENTS = ("inductive_bias", "distillation", "sharpness", "positions", "depth", "pretraining", "noisy_student",
-               "convergence", "degradation", "shifts", "robustness")  # fmt: skip
+               "convergence", "degradation", "minima", "class_token", "two_papers", "sam_minima", "spectra",
+               "landscapes", "paths", "shifts", "robustness")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def result(name: str, *, size: str = "usual", seeds: Sequence[int] | None = None
     """
     experiment = find_experiment(name)
     told = dict(experiment.sizes[size])
-    seeds = told.pop("seeds") if seeds is None else tuple(dict.fromkeys(seeds))
+    own = told.pop("seeds")
+    seeds = own if seeds is None else tuple(dict.fromkeys(seeds))
     trials = experiment.trials(**told)
     stem = f"results_{name}" + ("" if size == "usual" else f"_{size}")
     cache = Cache(make_folder(Path(out)) / f"{stem}.runs.json")

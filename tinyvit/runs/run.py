@@ -246,8 +246,9 @@ def run(config: RunConfig, out, *, resume: bool = False, threads: int | None = N
     if team.told(lambda: folder.finished):
         say(f"{folder.path}: this run is finished")
         return json.loads(folder.result.read_text(encoding="utf-8"))
-    with blas_threads(1) if team.size > 1 or _small(config) else nullcontext():
-        current = Run(config, folder, 1 if team.size > 1 and not threads else threads, team)
+    current = Run(config, folder, 1 if team.size > 1 and not threads else threads, team)
+    small = useful_workers(current.model.num_parameters()) == 1  # threads of BLAS would wait for each other
+    with blas_threads(1) if team.size > 1 or small else nullcontext():
         team.told(lambda: _made_ready(folder))
         if begun and team.told(folder.checkpoint.is_file):
             current.go_on()
@@ -283,13 +284,6 @@ def _same_settings(folder: RunFolder, config: RunConfig) -> None:
                if there[name] != value]:  # fmt: skip
         raise ValueError(f"{folder.path} holds a run with other settings; leave them away to go on with it, or choose "
                          "another folder:\n  " + "\n  ".join(odd))  # fmt: skip
-
-
-def _small(config: RunConfig) -> bool:
-    """Whether a model is so small that threads of BLAS would wait for each other."""
-    from tinyvit.models.catalogue import create_model
-
-    return useful_workers(create_model(config.model).num_parameters()) == 1
 
 
 def described(record: dict, epochs: int) -> str:
