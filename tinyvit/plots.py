@@ -363,6 +363,9 @@ def lines(
         axes.plot(xs, ys, color=COLOURS[index % len(COLOURS)], label=name, **marker)
     for index, (name, (xs, ys)) in enumerate((theory or {}).items()):
         axes.plot(xs, ys, color="0.25", linewidth=1.2, linestyle=("--", ":", "-.")[index % 3], label=name)
+    places = sorted({place for xs, _ in curves.values() for place in xs})
+    if "x" in log and len(places) <= 8:
+        _ticks_at(axes, places)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y")
     if names:
@@ -406,9 +409,8 @@ def _draw_runs(axes: Axes, curves: Mapping[str, tuple], x: str, y: str, log: str
     axes.set_yscale("log" if "y" in log else "linear")
     if "y" in log:
         _plain_numbers(axes.yaxis)
-    if len(xs) <= 8:  # the places that were measured, and no others
-        axes.set_xticks(xs, [f"{place:g}" for place in xs])
-        axes.minorticks_off()
+    if len(xs) <= 8:
+        _ticks_at(axes, xs)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y")
 
@@ -972,6 +974,12 @@ def _write_into(axes: Axes, picture: AxesImage, values: np.ndarray, how: str, ze
         *rgb, _ = picture.cmap(picture.norm(value))
         light = np.dot(rgb, (0.299, 0.587, 0.114)) > 0.5
         axes.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if light else "white")
+
+
+def _ticks_at(axes: Axes, places: Sequence[float]) -> None:
+    """The places that were measured, and no others."""
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.xaxis.minorticks_off()
 
 
 def _plain_numbers(axis: Axis) -> None:
