@@ -30,16 +30,17 @@ def quick(monkeypatch):
     real = robustness.robustness
     seen = {}
 
-    def few(model, task, **options):
-        seen.update(real(model, task, images=30, draws=1, **options))
+    def once(model, task, **options):
+        seen.update(real(model, task, draws=1, **options))
         return seen
 
-    monkeypatch.setattr(robustness, "robustness", few)
+    monkeypatch.setattr(robustness, "robustness", once)
     return seen
 
 
 def test_the_rows_of_digits(quick):
-    rows = measure(EXPERIMENT.trials(updates=40, cues=40)["digits", "Mixer"], 0)
+    rows = measure(EXPERIMENT.trials(updates=40, cues=40, images=30)["digits", "Mixer"], 0)
+    assert quick["protocol"]["images"] == 30
     assert rows[CLEAN]["share"] == quick["clean"]
     assert rows[BLACK]["share"] == quick["occlusion"]["zero"]["random"][2], "half of the cells"
     assert rows[f"{MEAN}, least salient"]["share"] == quick["occlusion"]["mean"]["least salient"][2]
@@ -50,7 +51,7 @@ def test_the_rows_of_digits(quick):
 
 
 def test_the_rows_of_shapes(quick):
-    trials = EXPERIMENT.trials(updates=40, cues=40)
+    trials = EXPERIMENT.trials(updates=40, cues=40, images=30)
     rows = measure(trials["shapes", "ViT"], 0)
     assert rows[BY_SHAPE]["share"] == quick["shape_bias"]
     assert rows[f"{OUTLINED} (Jaccard)"]["share"] == quick["segments"]["jaccard"]

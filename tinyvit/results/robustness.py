@@ -15,7 +15,7 @@ from tinyvit.results.table import Difference, Reading, Table, appears
 from tinyvit.runs.robustness import HIDDEN, PATCHES, robustness
 
 SIZES = {
-    "fast": {"seeds": (0, 1), "updates": 40, "cues": 4},
+    "fast": {"seeds": (0, 1), "updates": 40, "cues": 4, "images": 60},
     "usual": {"seeds": (0, 1, 2), "updates": 400, "cues": 300},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2400, "cues": 1500},
 }
@@ -30,11 +30,12 @@ SHARE = Reading("share", "accuracy, or share of the images", "%", 100, ".1f")
 IMAGES, DRAWN = 1297, 2000
 
 
-def trials(updates, cues):
-    """Every model, on digits and on textured shapes."""
-    digits = {("digits", name): Trial({"model": model} | of_length(updates, IMAGES)) for name, model in MODELS.items()}
-    drawn = {"data": "texture_shape"} | of_length(cues, DRAWN)
-    shapes = {("shapes", name): Trial({"model": model} | drawn, {} if name == "ResNet" else COARSER)
+def trials(updates, cues, images=None):
+    """Every model, on digits and on textured shapes; asked on so many test images, or on all."""
+    also = {"images": images} if images else {}
+    written, drawn = of_length(updates, IMAGES), {"data": "texture_shape"} | of_length(cues, DRAWN)
+    digits = {("digits", name): Trial({"model": model} | written, also=also) for name, model in MODELS.items()}
+    shapes = {("shapes", name): Trial({"model": model} | drawn, {} if name == "ResNet" else COARSER, also)
               for name, model in MODELS.items()}  # fmt: skip
     return digits | shapes
 
@@ -43,7 +44,8 @@ def measure(trial: Trial, seed: int) -> dict[str, dict]:
     """Every kind's accuracy; where there are several, what is told in the row's name."""
     model, task, _ = fitted(trial, seed)
     of_shapes = task.name == "texture_shape"
-    found = robustness(model, task, only=("segments", "shape_bias") if of_shapes else KINDS, seed=seed)
+    kinds = ("segments", "shape_bias") if of_shapes else KINDS
+    found = robustness(model, task, only=kinds, seed=seed, **trial.also)
     shares = _of_shapes(found) if of_shapes else _of_digits(found)
     errors = {CORRUPTED: [[1 - share for share in shares] for shares in found.get("corruptions", {}).values()]}
     return {row: {"share": share, "errors": errors.get(row, [])} for row, share in shares.items()}
