@@ -32,13 +32,21 @@ def quick(monkeypatch):
     monkeypatch.setattr("tinyvit.runs.robustness.CUES", 20)
 
 
+@pytest.fixture(scope="module")
+def textured():
+    """Drawn shapes, a few of them."""
+    splits = find_task("texture_shape").splits
+    return Task(Splits(*(Dataset(images[:60], labels[:60]) for images, labels in splits)), 4, "texture_shape")
+
+
 def printed(capsys, *command):
     assert cli.main([str(word) for word in command]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_attention_of_a_run(folder, capsys, tmp_path):
-    found = printed(capsys, "attention", folder, "--images", 2, "--out", tmp_path, "--json")
+    ask = ("--images", 2, "--similarity-images", 9, "--out", tmp_path, "--json")
+    found = printed(capsys, "attention", folder, *ask)
     images = find_task("digits").splits.test.images[:2]
     maps = analysis.attention_maps(model_of_run(folder), images)
     assert list(found["layers"]) == list(maps)
@@ -62,11 +70,16 @@ def test_attention_of_a_run(folder, capsys, tmp_path):
 
 
 def test_attention_of_a_place_and_of_a_layer_s_heads(folder, capsys, tmp_path):
-    printed(capsys, "attention", folder, "--images", 1, "--out", tmp_path, "--layer", 2, "--query", 0.3, 1, "--json")
-    maps = list(analysis.attention_maps(model_of_run(folder), find_task("digits").splits.test.images[:1]).values())
+    options = ("--layer", 2, "--query", 0.3, 1, "--fusion", "max", "--discard", 0.5, "--similarity-images", 9)
+    printed(capsys, "attention", folder, "--images", 1, "--out", tmp_path, *options, "--json")
+    found = analysis.attention_maps(model_of_run(folder), find_task("digits").splits.test.images[:1])
+    maps = list(found.values())
     heads = json.loads((tmp_path / "attention_heads.json").read_text(encoding="utf-8"))
     place = 1 + 1 * 4 + 3  # the class token, row 1, the last column
     np.testing.assert_allclose(heads["head 3"][0], maps[1][0, 2, place, 1:].reshape(4, 4), rtol=1e-5)
+    flow = analysis.rollout(found, head_fusion="max", discard=0.5)
+    drawn = json.loads((tmp_path / "attention.json").read_text(encoding="utf-8"))
+    np.testing.assert_allclose(drawn["rollout"][0], flow[0, place, 1:].reshape(4, 4), rtol=1e-5)
     assert cli.main(["attention", str(folder), "--out", str(tmp_path), "--layer", "4"]) == 1
     assert "the model has 3 with attention, not 4" in capsys.readouterr().err
 
@@ -106,15 +119,6 @@ def test_filters_positions_fields_and_similarity_of_a_run(folder, capsys, tmp_pa
     assert names <= {path.stem for path in tmp_path.glob("*.png")}
 
 
-def test_the_rollout_s_variants(folder, capsys, tmp_path):
-    options = ("--fusion", "max", "--discard", 0.5)
-    printed(capsys, "attention", folder, "--images", 1, "--out", tmp_path, *options, "--json")
-    maps = analysis.attention_maps(model_of_run(folder), find_task("digits").splits.test.images[:1])
-    expected = analysis.class_attention(analysis.rollout(maps, head_fusion="max", discard=0.5), (4, 4))
-    drawn = json.loads((tmp_path / "attention.json").read_text(encoding="utf-8"))
-    np.testing.assert_allclose(drawn["rollout"], expected, rtol=1e-5)
-
-
 def test_a_network_without_attention_gets_what_applies(capsys, tmp_path, rng):
     file = save_weights(create_model("resnet_digits", rng=rng), tmp_path / "r.safetensors")
     ask = ("attention", file, "--model", "resnet_digits", "--images", 2, "--similarity-images", 20, "--out", tmp_path)
@@ -133,25 +137,21 @@ def test_oblong_images(name, tmp_path, rng, monkeypatch):
     model = create_model(name, img_size=(8, 16), rng=rng).eval()
     images = rng.uniform(size=(1, 8, 16, 1)).astype(np.float32)
     found = attention(model, images, images, tmp_path, at=(0, 1))
+    assert list(found["layers"]) == list(analysis.attention_maps(model, images))
     assert np.shape(drawn[tmp_path / "attention.png"]["rollout"]) == ((1, 4, 8) if name != "nat_digits" else (1, 8, 16))
     assert next(iter(found["layers"].values()))["distance_px"][0] < 16
     assert np.shape(next(iter(drawn[tmp_path / "receptive_fields.png"]["trained"].values()))) == (8, 16)
 
 
-@pytest.mark.parametrize("name", ["swin_digits", "cait_digits", "nat_digits", "volo_digits"])
-def test_attention_of_other_architectures(name, tmp_path, rng, monkeypatch):
-    """All but the drawing, which is the same for all."""
+def test_a_class_token_s_layer_is_measured_by_its_own_attention(tmp_path, rng, monkeypatch):
     monkeypatch.setattr("tinyvit.plots.save", lambda figure, path, numbers, also: path)
-    model, images = create_model(name, rng=rng).eval(), rng.uniform(size=(1, 8, 8, 1)).astype(np.float32)
+    model, images = create_model("cait_digits", rng=rng).eval(), rng.uniform(size=(1, 8, 8, 1)).astype(np.float32)
     found = attention(model, images, images, tmp_path)
-    assert list(found["layers"]) == list(analysis.attention_maps(model, images))
-    assert any(of["distance_px"] for of in found["layers"].values())
-    if name == "cait_digits":
-        of = found["layers"]["blocks_token_only.0.attn.weights"]
-        row = analysis.attention_maps(model, images)["blocks_token_only.0.attn.weights"][:, :, :1]
-        assert of["distance_px"] is None
-        assert of["entropy"] == pytest.approx(-np.sum(row * np.log(row), axis=-1).mean() / np.log(17), rel=1e-4)
-        assert [group["tokens"] for group in found["similarity"]] == [16], "identities are not to be compared"
+    of = found["layers"]["blocks_token_only.0.attn.weights"]
+    row = analysis.attention_maps(model, images)["blocks_token_only.0.attn.weights"][:, :, :1]
+    assert of["distance_px"] is None
+    assert of["entropy"] == pytest.approx(-np.sum(row * np.log(row), axis=-1).mean() / np.log(17), rel=1e-4)
+    assert [group["tokens"] for group in found["similarity"]] == [16], "identities are not to be compared"
 
 
 def test_robustness_of_a_run_with_itself_as_the_baseline(folder, capsys, tmp_path):
@@ -179,17 +179,16 @@ def test_robustness_of_a_run_with_itself_as_the_baseline(folder, capsys, tmp_pat
     assert (tmp_path / "r_corruptions.png").exists()
 
 
-def test_robustness_of_a_network_without_attention_on_cues(rng):
-    task = find_task("texture_shape")
+def test_robustness_of_a_network_without_attention_on_cues(textured, rng):
     model = create_model("resnet_digits", img_size=32, num_classes=4, rng=rng).eval()
-    found = robustness(model, task, images=2, draws=1)
+    found = robustness(model, textured, images=2, draws=1)
     assert 0 <= found["shape_bias"] <= 1
     assert "most attended" not in found["occlusion"]["zero"]
     assert "zoom_blur" in found["corruptions"]
     assert found["segments"] is None, "there is no attention that could outline anything"
 
 
-def test_robustness_on_oblong_images_and_outlines_of_drawn_shapes(rng):
+def test_robustness_on_oblong_images_and_outlines_of_drawn_shapes(textured, rng):
     images, labels = rng.uniform(size=(4, 8, 12, 1)).astype(np.float32), np.arange(4)
     part = Dataset(images, labels)
     model = create_model("vit_digits", img_size=(8, 12), rng=rng).eval()
@@ -197,9 +196,8 @@ def test_robustness_on_oblong_images_and_outlines_of_drawn_shapes(rng):
     assert found["protocol"]["cells"] == (4, 4)
     assert list(found["shuffled"]) == ["2×2", "4×4"]
     assert "segments" not in found
-    task = find_task("texture_shape")
     model = create_model("vit_digits", img_size=32, num_classes=4, patch_size=4, rng=rng).eval()
-    found = robustness(model, task, images=3, draws=1)
+    found = robustness(model, textured, images=3, draws=1, only=("segments",))
     cues = texture_shape(3, rng=np.random.default_rng(0).spawn(7)[6])
     assert found["segments"]["of_everything"] == pytest.approx(cues.masks.mean())
     assert 0 < found["segments"]["jaccard"] < 1
