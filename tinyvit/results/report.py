@@ -53,7 +53,8 @@ def result(name: str, *, size: str = "usual", seeds: Sequence[int] | None = None
     """
     experiment = find_experiment(name)
     told = dict(experiment.sizes[size])
-    seeds = told.pop("seeds") if seeds is None else tuple(dict.fromkeys(seeds))
+    usual_seeds = told.pop("seeds")
+    seeds = usual_seeds if seeds is None else tuple(dict.fromkeys(seeds))
     trials = experiment.trials(**told)
     stem = f"results_{name}" + ("" if size == "usual" else f"_{size}")
     cache = Cache(make_folder(Path(out)) / f"{stem}.runs.json")
