@@ -143,6 +143,23 @@ def test_hessian_spectrum_with_an_eigenvalue_that_the_density_missed(tmp_path):
     plots.save(figure, tmp_path / "f.png", {})
 
 
+def test_hessian_spectra_are_drawn_panel_by_panel():
+    grid = np.linspace(-1, 60, 50)
+    panels = {
+        "before": {"ViT": ((grid, np.exp(-np.abs(grid))), 5.0)},
+        "after": {"ViT": ((grid, 2 / (1 + grid**2)), 50.0)},
+    }
+    figure = plots.hessian_spectra(panels, linear=0.5)
+    for axes, (title, models) in zip(figure.axes, panels.items(), strict=True):
+        (x, y), largest = models["ViT"]
+        curve, mark = axes.lines
+        np.testing.assert_array_equal(curve.get_xdata(), x)
+        np.testing.assert_array_equal(curve.get_ydata(), y)
+        assert mark.get_xdata()[0] == largest
+        assert axes.get_legend().get_title().get_text() == title
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+
+
 def test_training_curves_show_the_records(rng):
     data = records(rng)
     loss, accuracy = plots.training_curves(data).axes
@@ -177,6 +194,35 @@ def test_loss_contours_leave_holes_and_stand_a_plain(tmp_path):
     losses[1, 1], losses[0, 0], losses[3] = np.nan, np.inf, -2.0
     axes = plots.loss_contours(losses, [range(4), range(3)]).axes[0]
     np.testing.assert_allclose(axes.collections[0].levels, np.linspace(-2, 1, 12))  # no logarithm of these
+
+
+def test_loss_planes_share_one_scale_and_stand_in_perspective_below(rng):
+    a, b = np.linspace(-1, 1, 6), np.linspace(0, 4, 5)
+    path = np.array([[0.9, 3.0], [0.0, 0.0]])
+    planes = {
+        "one": plots.Plane(rng.uniform(1, 2, (6, 5)), [a, b], path),
+        "two": plots.Plane(rng.uniform(0.1, 10, (6, 5)), [a, b]),
+    }
+    figure = plots.loss_planes(planes, labels=("α", "β"), surfaces=True, levels=7)
+    one, under_one, two, under_two, bar = figure.axes
+    every = np.concatenate([plane.losses.ravel() for plane in planes.values()])
+    for axes, below, (title, plane) in zip((one, two), (under_one, under_two), planes.items(), strict=True):
+        assert axes.get_title() == title
+        assert axes.get_xlabel() == "α"
+        np.testing.assert_allclose(axes.collections[0].levels, np.geomspace(every.min(), every.max(), 7))
+        faces = below.collections[0]
+        z = np.array(faces._faces)[..., 2] if hasattr(faces, "_faces") else np.reshape(faces._vec[2], (-1, 4))
+        np.testing.assert_allclose((z.min(), z.max()), np.log10([plane.losses.min(), plane.losses.max()]))
+        np.testing.assert_allclose(below.get_zlim(), np.log10([every.min(), every.max()]), rtol=0.1)
+    np.testing.assert_array_equal(one.lines[1].get_xydata(), path)
+    assert len(two.lines) == 1, "only the cross"
+    assert bar.get_ylabel() == "loss (nats)"
+
+
+def test_loss_planes_in_rows(rng):
+    planes = {str(i): plots.Plane(rng.uniform(1, 2, (3, 3)), [range(3), range(3)]) for i in range(3)}
+    first, second, third, _ = plots.loss_planes(planes, columns=2).axes
+    assert first.get_position().y0 == second.get_position().y0 > third.get_position().y0
 
 
 def test_loss_surface_shows_the_heights_up_to_a_limit(rng):
@@ -373,6 +419,19 @@ def test_run_lines_shows_every_run_and_the_means(rng):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "10", "100"]
 
 
+def test_run_panels_show_several_numbers_of_the_same_runs(rng):
+    values = {y: {"ViT": ([0, 1], rng.uniform(1, 2, (2, 3))), "ResNet": ([0, 1], rng.uniform(1, 2, (2, 3)))}
+              for y in ("λmax", "loss (nats)")}  # fmt: skip
+    figure = plots.run_panels(values, x="ρ", log="y")
+    for axes, (y, curves) in zip(figure.axes, values.items(), strict=True):
+        assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("ρ", y, "log")
+        for i, (_, runs) in enumerate(curves.values()):
+            mean, *dots = axes.lines[4 * i : 4 * i + 4]
+            np.testing.assert_allclose(mean.get_ydata(), runs.mean(axis=1))
+            np.testing.assert_array_equal([dot.get_ydata() for dot in dots], runs.T)
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ViT", "ResNet"]
+
+
 def test_run_dots_shows_every_run_in_its_row_and_colour():
     rows = {"above": {"a": [1.0, 3.0], "b": [5.0]}, "below": {"b": [7.0, 8.0]}}
     (axes,) = plots.run_dots(rows, x="%").axes
@@ -383,6 +442,8 @@ def test_run_dots_shows_every_run_in_its_row_and_colour():
     np.testing.assert_array_equal([*mean_a.get_xdata(), *mean_b.get_xdata()], [2, 5, 7.5])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["above", "below"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row stands on top"
+    assert axes.get_xscale() == "linear"
+    assert plots.run_dots(rows, x="λ", log=True).axes[0].get_xscale() == "log"
 
 
 def test_heat_maps_share_rows_and_colours(rng):

@@ -247,6 +247,24 @@ def hessian_spectrum(
 
 
 @_styled
+def hessian_spectra(panels: Mapping[str, Mapping[str, tuple[Curve, float]]], *, linear: float = 0.1) -> Figure:
+    """Spectral densities at several times or in several ways, below each other on the same axis.
+
+    panels: what they are of -> model -> (its curve, its λmax), as in ``hessian_spectrum``.
+    """
+    figure = _figure(6.0, 0.3 + 2.8 * len(panels))
+    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, (title, models) in zip(axes, panels.items(), strict=True):
+        curves, largest = ({name: pair[i] for name, pair in models.items()} for i in (0, 1))
+        hessian_spectrum(curves, largest, linear=linear, axes=axis)
+        told = {"title": title, "alignment": "left", "fontsize": 9.5, "ncols": len(models)}
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), **told)
+        axis.set_xlabel("")
+    axes[-1].set_xlabel("eigenvalue of the Hessian")
+    return figure
+
+
+@_styled
 def training_curves(records: Mapping[str, Mapping[str, Curve]], *, axes: Sequence[Axes] | None = None) -> Figure:
     """Loss and accuracy of one or several models while they learn.
 
@@ -309,19 +327,40 @@ def run_lines(curves: Mapping[str, tuple[Sequence[float], np.ndarray]], *, x: st
     curves: what is drawn -> (xs, values), values of shape (places, runs); x, y, log as for ``lines``.
     """
     figure, axes = _one(None, 5.6, 3.0 + 0.2 * math.ceil(len(curves) / 2))
+    _draw_runs(axes, curves, x, y, log)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+@_styled
+def run_panels(panels: Mapping[str, Mapping[str, tuple]], *, x: str, log: str = "") -> Figure:
+    """Several numbers of the same runs side by side, each as in ``run_lines``.
+
+    panels: what is measured, with its unit -> curves of ``run_lines``; x, log as for ``lines``.
+    """
+    figure = _figure(4.0 * len(panels), 3.2)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (y, curves) in zip(axes, panels.items(), strict=True):
+        _draw_runs(axis, curves, x, y, log)
+    axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(next(iter(panels.values()))))
+    return figure
+
+
+def _draw_runs(axes: Axes, curves: Mapping[str, tuple], x: str, y: str, log: str) -> None:
+    """A dot for each run, a line through the means of those at one place."""
     for index, (name, (xs, values)) in enumerate(curves.items()):
         colour, values = COLOURS[index % len(COLOURS)], np.asarray(values)
         axes.plot(xs, values.mean(axis=1), color=colour, label=name)
         axes.plot(xs, values, "o", color=colour, markersize=3, alpha=0.5, markeredgewidth=0)
     axes.set_xscale("log" if "x" in log else "linear")
     axes.set_yscale("log" if "y" in log else "linear")
+    if "y" in log:
+        _plain_numbers(axes.yaxis)
     if len(xs) <= 8:  # the places that were measured, and no others
         axes.set_xticks(xs, [f"{place:g}" for place in xs])
         axes.minorticks_off()
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    return figure
 
 
 @_styled
@@ -353,10 +392,11 @@ def heads_by_depth(
 
 
 @_styled
-def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str) -> Figure:
+def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: bool = False) -> Figure:
     """Runs as dots, a line of them for each row and a colour for each column of a table; ticks are the means.
 
-    rows: row -> column -> values; columns that a row lacks are left out; x: what the values are.
+    rows: row -> column -> values; columns that a row lacks are left out; x: what the values are; log: whether their
+    axis is logarithmic.
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 3))
@@ -370,6 +410,9 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str) -> Fi
                   markersize=10, markeredgewidth=2)  # fmt: skip
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.5, -0.5)
+    if log:
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
     axes.set_xlabel(x)
     axes.grid(axis="x")
     if len(columns) > 1:
@@ -400,28 +443,111 @@ def loss_contours(
     equal ratios of the loss or, without `log`, at equal differences. Points that are not finite stay white.
     """
     figure, axes = _one(axes, 4.6, 3.8)
-    finite = np.ma.masked_invalid(losses).T
-    low, high = float(finite.min()), float(finite.max())
+    scale = _loss_scale([losses], levels, log)
+    picture = _draw_plane(axes, Plane(losses, coordinates, path), scale)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    _loss_bar(picture, axes, scale)
+    return figure
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane through the loss: losses (A, B), the A steps across and the B steps up, an optimiser's path (T, 2)."""
+
+    losses: np.ndarray
+    coordinates: Sequence[Sequence[float]]
+    path: np.ndarray | None = None
+
+
+@_styled
+def loss_planes(
+    planes: Mapping[str, Plane],
+    *,
+    labels: Sequence[str] = ("step along direction 1", "step along direction 2"),
+    surfaces: bool = False,
+    columns: int = 4,
+    levels: int = 12,
+) -> Figure:
+    """Planes through several losses, or several through one, side by side on one scale of colours.
+
+    planes: title -> Plane; labels: what the steps are; surfaces: whether each is drawn in perspective, too, with
+    heights that are logarithms, below; columns: planes in a row; levels as of ``loss_contours``.
+    """
+    across = min(columns, len(planes))
+    rows = math.ceil(len(planes) / across)
+    figure = _figure(2.5 * across + 1.0, rows * (5.0 if surfaces else 2.75))
+    grid = figure.add_gridspec(rows * (2 if surfaces else 1), across)
+    scale, flat = _loss_scale([plane.losses for plane in planes.values()], levels, log=True), []
+    for index, (title, plane) in enumerate(planes.items()):
+        row, column = divmod(index, across)
+        flat.append(figure.add_subplot(grid[row * (2 if surfaces else 1), column]))
+        picture = _draw_plane(flat[-1], plane, scale)
+        flat[-1].set_title(title, fontsize=10)
+        flat[-1].set(xlabel=labels[0], ylabel=labels[1] if column == 0 else "")
+        if surfaces:
+            below = figure.add_subplot(grid[2 * row + 1, column], projection="3d")
+            _draw_heights(below, plane, scale)
+            below.set_xlabel(labels[0], fontsize=8, labelpad=-5)
+            below.set_ylabel(labels[1], fontsize=8, labelpad=-5)
+            below.set_zlabel("loss (nats)", fontsize=8, labelpad=-2)
+    _loss_bar(picture, flat[across - 1 :: across], scale)
+    return figure
+
+
+def _loss_scale(every: Sequence[np.ndarray], levels: int, log: bool) -> dict[str, Any]:
+    """Contours from the least to the largest finite loss, at equal ratios or, without ``log``, differences."""
+    finite = [np.asarray(losses)[np.isfinite(losses)] for losses in every]
+    low, high = min(float(x.min()) for x in finite), max(float(x.max()) for x in finite)
     log = log and low > 0
     high = high if high > low else low + 1  # a flat plane has one colour, and still a scale
     steps = np.geomspace(low, high, levels) if log else np.linspace(low, high, levels)
-    scale = {"levels": steps, "norm": "log" if log else "linear", "extend": "neither"}
-    picture = axes.contourf(*coordinates, finite, cmap="viridis", **scale)
-    axes.contour(*coordinates, finite, colors="white", linewidths=0.5, alpha=0.6, **scale)
-    if path is not None:
-        across, up = np.transpose(path)
+    return {"levels": steps, "norm": "log" if log else "linear", "extend": "neither"}
+
+
+def _draw_plane(axes: Axes, plane: Plane, scale: dict) -> Any:
+    """Contours, a cross where the weights are, the path from a ring to the cross."""
+    finite = np.ma.masked_invalid(plane.losses).T
+    picture = axes.contourf(*plane.coordinates, finite, cmap="viridis", **scale)
+    axes.contour(*plane.coordinates, finite, colors="white", linewidths=0.5, alpha=0.6, **scale)
+    if plane.path is not None:
+        across, up = np.transpose(plane.path)
         axes.plot(across, up, color="white", linewidth=3.2)
         axes.plot(across, up, color=MARK, linewidth=1.6, marker="o", markersize=3)
         axes.plot(
             across[0], up[0], marker="o", markersize=7, color="none", markeredgecolor="white", markeredgewidth=1.6
         )
     axes.plot(0, 0, marker="+", markersize=11, markeredgewidth=2, color="white")
-    axes.set(xlabel=labels[0], ylabel=labels[1])
-    ticks = [low, (low * high) ** 0.5 if log else (low + high) / 2, high]
+    return picture
+
+
+def _draw_heights(axes: Any, plane: Plane, scale: dict) -> None:
+    """A plane in perspective, its heights and colours on a logarithmic scale."""
+    across, up = np.meshgrid(*plane.coordinates, indexing="ij")
+    losses = np.asarray(plane.losses, dtype=float)
+    log = scale["norm"] == "log"
+    low, high = (np.log10(scale["levels"][[0, -1]]) if log else scale["levels"][[0, -1]]).tolist()
+    heights = np.log10(losses) if log else losses
+    axes.plot_surface(across, up, heights, cmap="viridis", vmin=low, vmax=high, rcount=60, ccount=60, linewidth=0.2,
+                      edgecolor=(1, 1, 1, 0.35))  # fmt: skip
+    axes.set_zlim(low, high)
+    axes.view_init(30, -58)
+    axes.set_box_aspect((1, 1, 0.75), zoom=0.95)
+    ticks = np.linspace(low, high, 3)
+    axes.set_zticks(ticks, [f"{10**tick if log else tick:.2g}" for tick in ticks])
+    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
+        if name != "z":
+            axes.locator_params(name, nbins=3)
+        axis.pane.set_alpha(0)
+        axis.set_tick_params(pad=-2, labelsize=8)
+
+
+def _loss_bar(picture: Any, axes: Any, scale: dict) -> None:
+    """The colours, with the least loss, the middle and the largest."""
+    low, high = scale["levels"][[0, -1]].tolist()
+    ticks = [low, (low * high) ** 0.5 if scale["norm"] == "log" else (low + high) / 2, high]
     bar = _colour_bar(picture, axes, "loss (nats)", ticks)
     bar.ax.minorticks_off()
     bar.ax.set_yticklabels([f"{tick:.3g}".replace("-", "−") for tick in ticks])
-    return figure
 
 
 @_styled

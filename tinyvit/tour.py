@@ -5,7 +5,6 @@ Each stop is a function of a few lines that uses the public face of the package 
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 from tinyvit import plots
 from tinyvit.analysis import (
     AttentionConv,
+    Crossing,
     attention_maps,
     class_attention,
     curvature,
@@ -40,7 +40,7 @@ OBJECTIVE = classification()
 class Plan:
     """How long the tour takes: passes through the digits per model, images per Hessian, Lanczos steps per density.
 
-    matched_loss  curvature is compared where the training loss first falls below this
+    matched_loss  curvature is compared where the training loss first is this
     """
 
     epochs: dict[str, int]
@@ -57,7 +57,7 @@ FAST = Plan(epochs={"ViT": 3, "ResNet": 2}, rate=6e-3, matched_loss=1.2, curvatu
 
 @dataclass
 class Trained:
-    """A model after training, a copy from the moment its training loss fell below the plan's, and its curves."""
+    """A model after training, a copy from where its training loss was the plan's, and its curves."""
 
     model: Module
     matched: Module | None = None
@@ -117,19 +117,20 @@ def tour(*, seed: int = 0, out: str | Path = "figures", fast: bool = False, prog
 
 
 def train(name: str, splits: Splits, plan: Plan, seed: int, progress: bool) -> Trained:
-    """Train a model on the digits, keeping its curves and the moment its training loss falls below the plan's."""
+    """Train a model on the digits, keeping its curves and itself from where its training loss first is the plan's."""
     rng = np.random.default_rng(seed)
     model = create_model(MODELS[name], rng=rng)
     epochs = Epochs(splits.train, plan.batch_size, plan.epochs[name], rng=rng)
     schedule = warmup_cosine(plan.rate, warmup=len(epochs) // 10, total=len(epochs))
     gradient = clipped(gradient_of(OBJECTIVE), norm=1.0)
-    run = Trained(model)
+    run, crossing = Trained(model), Crossing(OBJECTIVE, model, _fixed(splits, plan), [plan.matched_loss])
     for step in training(model, epochs, gradient, AdamW(model), schedule, rng=rng, progress=name if progress else None):
+        crossing.look(step.number)
         if (step.number + 1) % epochs.per_epoch == 0:
             _keep(run, step.number + 1, splits, plan)
     run.test = evaluate(model, splits.test)
-    if run.matched is None:  # it never got there: measure where it ended, and say so by its loss
-        run.matched, run.matched_loss = model, evaluate(model, _fixed(splits, plan)).loss
+    run.matched = crossing.at.get(plan.matched_loss, model)  # one that never got there, at its end: its loss says so
+    run.matched_loss = evaluate(run.matched, _fixed(splits, plan)).loss
     return run
 
 
@@ -139,8 +140,6 @@ def _keep(run: Trained, step: int, splits: Splits, plan: Plan) -> None:
     run.steps.append(step)
     run.losses.append(score.loss)
     run.accuracies.append(evaluate(run.model, splits.validation).accuracy)
-    if run.matched is None and score.loss < plan.matched_loss:
-        run.matched, run.matched_loss = copy.deepcopy(run.model), score.loss
 
 
 def _fixed(splits: Splits, plan: Plan) -> tuple[np.ndarray, np.ndarray]:

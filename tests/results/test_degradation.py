@@ -3,7 +3,7 @@
 import pytest
 
 from tinyvit import create_model
-from tinyvit.results.degradation import EXPERIMENT, PLAIN, RESIDUAL, measure
+from tinyvit.results.degradation import ERROR, EXPERIMENT, PLAIN, RESIDUAL, measure
 from tinyvit.results.experiment import Trial
 from tinyvit.results.report import result
 from tinyvit.results.table import Table
@@ -24,7 +24,9 @@ def test_the_networks_differ_in_shortcuts_alone():
 def table(plain, residual):
     """A table of training errors, 8 and 32 layers, three seeds."""
     errors = {(PLAIN, 8): plain[0], (PLAIN, 32): plain[1], (RESIDUAL, 8): residual[0], (RESIDUAL, 32): residual[1]}
-    return Table({cell: [{"train_error": e, "test_accuracy": 0.5} for e in runs] for cell, runs in errors.items()})
+    return Table(
+        {cell: [{"train_error": e, "test_accuracy": 0.5} for e in runs] for cell, runs in errors.items()}, ERROR
+    )
 
 
 def test_the_verdict():

@@ -4,6 +4,7 @@ import json
 import statistics
 import sys
 import types
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tinyvit.results.experiment import measured, of_length, thinned
 from tinyvit.results.inductive_bias import PLAIN, RECIPE, RESNET
 from tinyvit.results.pretraining import halves
 from tinyvit.results.sharpness import chosen
-from tinyvit.results.table import Difference, Table
+from tinyvit.results.table import ACCURACY, Difference, Reading, Table
 from tinyvit.runs.tasks import find_task
 from tinyvit.train import evaluate
 
@@ -48,13 +49,13 @@ def test_the_committed_table_is_of_the_committed_runs(path):
         for reading, numbers in run["found"].items():
             cells.setdefault((reading or run["row"], run["column"]), {})[run["seed"]] = numbers
     assert {(cell["row"], cell["column"]) for cell in written["table"]} == set(cells)
-    for cell in written["table"]:
-        values = [cells[cell["row"], cell["column"]][seed]["test_accuracy"] for seed in seeds]
-        assert cell["test_accuracy"]["runs"] == pytest.approx(values, rel=1e-5)
-        assert cell["test_accuracy"]["mean"] == pytest.approx(statistics.fmean(values), rel=1e-5)
-        assert cell["test_accuracy"]["std"] == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
+    for cell, reading in product(written["table"], experiment.readings):
+        values = [cells[cell["row"], cell["column"]][seed][reading.name] for seed in seeds]
+        assert cell[reading.name]["runs"] == pytest.approx(values, rel=1e-5)
+        assert cell[reading.name]["mean"] == pytest.approx(statistics.fmean(values), rel=1e-5)
+        assert cell[reading.name]["std"] == pytest.approx(statistics.stdev(values), rel=1e-4, abs=1e-9)
     assert written["seconds"] == pytest.approx(sum(run["seconds"] for run in runs), rel=1e-5)
-    assert written["verdict"] == experiment.verdict(report.tabled(found))
+    assert written["verdict"] == experiment.verdict(report.tabled(found, experiment.readings[0]))
 
 
 @pytest.mark.parametrize("name", report.EXPERIMENTS)
@@ -182,6 +183,18 @@ def test_a_difference_is_taken_seed_by_seed():
     assert not Difference(table, ("b", 1), ("a", 1)).clear
     assert str(Difference(table, ("b", 1), ("a", 1))) == "−10.3 ± 1.5 points"
     assert not Difference(table_of({("a", 1): [0.9], ("b", 1): [0.1]}), ("a", 1), ("b", 1)).clear, "one seed is none"
+
+
+def test_a_table_is_of_any_number_that_runs_measure():
+    loss = Reading("loss", "training loss", "nats", form=".2f")
+    runs = [{"loss": 0.5, "test_accuracy": 0.9}, {"loss": -0.25, "test_accuracy": 0.8}]
+    table = Table({("a", 1): runs, ("b", 1): runs[:1]}, loss)
+    assert table.as_text() == [("", "1"), ("a", "0.12 ± 0.53"), ("b", "0.50")]
+    assert table.as_text(ACCURACY) == [("", "1"), ("a", "85.0 ± 7.1"), ("b", "90.0")]
+    np.testing.assert_array_equal(table.curves()["a"][1], [[0.5, -0.25]])
+    np.testing.assert_allclose(table.dots(ACCURACY)["a"]["1"], [90, 80])
+    assert str(Difference(table, ("a", 1), ("a", 1))) == "+0.00 ± 0.00 nats"
+    assert (loss.label, Reading("ratio", "ratio").label) == ("training loss (nats)", "ratio")
 
 
 def test_a_verdict_says_when_the_claim_does_not_appear():

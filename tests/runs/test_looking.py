@@ -9,7 +9,7 @@ import pytest
 import tinyvit
 from tinyvit import cli
 from tinyvit.analysis import Surface, curvature, leading_eigenvalue
-from tinyvit.runs import configured, find_task, model_of_run, run
+from tinyvit.runs import configured, find_task, looking, model_of_run, run
 from tinyvit.train import classification
 
 
@@ -84,6 +84,35 @@ def test_landscapes_of_a_run(folder, data, capsys, tmp_path):
     assert "the points of another landscape" in capsys.readouterr().err
 
 
+def test_a_box_is_drawn_in_slices(folder, capsys, tmp_path):
+    found = printed(capsys, "landscape", folder, "--images", 6, "--points", 3, "--dimensions", 3, "--json", "--out",
+                    tmp_path / "box")  # fmt: skip
+    losses = np.array(found["losses"])
+    assert losses.shape == (3, 3, 3)
+    assert losses[1, 1, 1] == pytest.approx(found["loss"], rel=1e-5)
+    assert [path.rsplit("/")[-1] for path in found["figures"]] == ["landscape.png"]
+
+
+def test_the_path_of_a_run_is_walked_again_to_the_bit(folder, capsys, tmp_path):
+    again, states = looking.path_of_run(folder, states=3)
+    end = model_of_run(folder).state_dict()
+    for name, array in again.state_dict().items():
+        np.testing.assert_array_equal(array, end[name], f"{name} differs from the run's")
+    assert len(states) == 4
+    found = printed(capsys, "landscape", folder, "--along", "path", "--images", 6, "--points", 3, "--json", "--out",
+                    tmp_path / "path")  # fmt: skip
+    path = np.array(found["path"])
+    assert path.shape == (6, 2), "the start and five updates"
+    np.testing.assert_allclose(path[-1], 0, atol=1e-9)
+    moved = sum(np.sum((states[0][name] - end[name]) ** 2.0) for name, _ in again.named_parameters())
+    assert np.sum(path[0] ** 2) <= 1.001 * moved
+    assert path[0, 0] ** 2 > 0.3 * moved
+    assert sum(found["explained"]) > 0.5
+    file = ("--weights", folder / "model.safetensors", "--model", "resnet_digits")
+    assert cli.main(["landscape", *map(str, file), "--along", "path", "--out", str(tmp_path / "no")]) == 1
+    assert "a run folder is needed" in capsys.readouterr().err
+
+
 def test_a_line_along_an_eigenvector_and_one_to_another_model(data, capsys, tmp_path, rng):
     """Of a ViT: where a ReLU bends, a line bends more than its Hessian knows."""
     models = [tinyvit.create_model("vit_digits", rng=rng) for _ in range(2)]
@@ -94,9 +123,9 @@ def test_a_line_along_an_eigenvector_and_one_to_another_model(data, capsys, tmp_
     ask = ("landscape", files[0], "--model", "vit_digits", "--images", 12, "--points", 7, "--json")
     line = printed(capsys, *ask, "--along", "hessian", "--dimensions", 1, "--out", tmp_path / "line", "--span", 1e-3)
     value = leading_eigenvalue(classification(), models[0], data, tol=1e-4, rng=rng).value
-    assert 2 * np.polyfit(line["steps"], line["losses"], 2)[0] == pytest.approx(value, rel=0.05)
+    assert 2 * np.polyfit(line["steps"][0], line["losses"], 2)[0] == pytest.approx(value, rel=0.05)
     assert float(re.search(r"λ = ([\d.e+]+)", line["labels"][0])[1]) == pytest.approx(value, rel=0.01)
     way = printed(capsys, *ask, "--to", files[1], "--out", tmp_path / "way")
-    np.testing.assert_allclose(way["steps"], np.linspace(-0.25, 1.25, 7))
+    np.testing.assert_allclose(way["steps"][0], np.linspace(-0.25, 1.25, 7))
     ends = [classification()(model, data).item() for model in models]
     np.testing.assert_allclose([way["losses"][1], way["losses"][5]], ends, rtol=1e-4)

@@ -39,6 +39,7 @@ from tinyvit.analysis.features import (
     representations,
 )
 from tinyvit.analysis.landscape import between, direction_of, landscape, path_plane, random_direction
+from tinyvit.analysis.matching import Crossing
 from tinyvit.analysis.robustness import (
     adversarial_patch,
     fgsm,
@@ -72,6 +73,7 @@ from tinyvit.nn.lifting import lift_class_attention, lift_neighbourhood, lift_ou
 __all__ = [
     "AttentionConv",
     "AttentionMaps",
+    "Crossing",
     "CORRUPTIONS",
     "Leading",
     "Protocol",

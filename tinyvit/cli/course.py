@@ -59,7 +59,7 @@ def _tour(options) -> int:
     )
     print(
         f"\nλmax: SciPy's eigsh on exact Hessian–vector products in float64, all parameters, evaluation mode,\n"
-        f"  {report.plan.curvature_images} training images, at the first epoch whose training loss is below "
+        f"  {report.plan.curvature_images} training images, where their loss first is "
         f"{report.plan.matched_loss:g}"
         f"{_not_reached(report)}"
         f"\nAttention as convolution: {report.convolution_error:.1e} worst difference, K = 1 … 5, random kernels\n"
@@ -76,7 +76,7 @@ def _tour(options) -> int:
 
 def _not_reached(report) -> str:
     """Which models never got to the loss at which curvature is compared."""
-    late = [name for name, loss in report.matched_loss.items() if loss >= report.plan.matched_loss]
+    late = [name for name, loss in report.matched_loss.items() if loss > 1.01 * report.plan.matched_loss]
     return f"\n  (not reached by {', '.join(late)}: measured where it ended, so do not compare)" if late else ""
 
 

@@ -49,12 +49,14 @@ def _add_sharpness(parser) -> None:
 
 def _add_landscape(parser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the figures; a walk goes on from there")
-    parser.add_argument("--along", choices=("random", "hessian"), default="random", help="directions (default random)")
+    parser.add_argument("--along", choices=("random", "hessian", "path"), default="random", help="directions "
+                        "(default random); path: of a run's optimiser, for which the run is trained again")  # fmt: skip
     parser.add_argument("--norm", choices=("neuron", "filter", "input"), default="neuron", help="what random "
                         "directions are as long as the weights by (default neuron)")  # fmt: skip
     parser.add_argument("--to", metavar="RUN|FILE", help="another model of the same kind, to go to in a line")
-    parser.add_argument("--dimensions", type=int, choices=(1, 2), default=2, help="a line or a plane (default 2)")
-    parser.add_argument("--points", type=count, default=25, metavar="N", help="along each (default 25)")
+    parser.add_argument("--dimensions", type=int, choices=(1, 2, 3), default=2, help="a line, a plane, or a box, in "
+                        "slices (default 2)")  # fmt: skip
+    parser.add_argument("--points", type=count, metavar="N", help="along each (default 25, of a box 9)")
     parser.add_argument("--span", type=float, metavar="X", help="how far to either side (default 1; of the hessian's, "
                         "four nats up the first parabola)")  # fmt: skip
     parser.set_defaults(run=_landscape)
@@ -123,13 +125,19 @@ def _landscape(options) -> int:
     model, task = trained(options)
     batch, shared = looking.first(task.splits.train, options.images), {"progress": not options.quiet}
     shape = {"span": options.span, "seed": options.seed}
+    dimensions, points = options.dimensions, options.points or (9 if options.dimensions == 3 else 25)
     if options.to:
-        where = looking.slice_between(model, trained(options, options.to)[0], options.points)
+        where = looking.slice_between(model, trained(options, options.to)[0], points)
+    elif options.along == "path":
+        if not options.source or not Path(options.source).is_dir():
+            raise ValueError("--along path: a run folder is needed, whose run can be trained again; a file has no path")
+        model, states = looking.path_of_run(options.source, **shared)
+        where = looking.path_slice(model, states, dimensions, points)
     elif options.along == "hessian":
-        where = looking.eigen_slice(model, batch, options.dimensions, options.points, chunk=options.chunk, **shape,
+        where = looking.eigen_slice(model, batch, dimensions, points, chunk=options.chunk, **shape,
                                     **shared)  # fmt: skip
     else:
-        where = looking.random_slice(model, options.dimensions, options.points, norm=options.norm, **shape)
+        where = looking.random_slice(model, dimensions, points, norm=options.norm, **shape)
     found = looking.walk(model, batch, where, Path(options.out), chunk=options.chunk, **shared)
     if options.json:
         print(json.dumps(found))

@@ -174,8 +174,9 @@ def _results(options) -> int:
     for name in names:
         found = result(name, size=options.size, seeds=options.seeds, jobs=options.jobs, out=options.out, say=say)
         if found.table:
-            print(f"\n{found.experiment.title}: test accuracy, %, mean ± standard deviation over seeds\n")
-            table(*found.table.as_text())
+            for reading in found.experiment.readings:
+                print(f"\n{found.experiment.title}: {reading.label}, mean ± standard deviation over seeds\n")
+                table(*found.table.as_text(reading))
             print(f"\nClaim: {found.experiment.claim}\n{found.verdict}\n{found.path}; runs took {found.seconds:.0f} s")
         status = name_failed(found.failed) or status
     return status

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tinyvit import plots
 from tinyvit.results.experiment import Experiment, Trial, fitted, of_length, scores, thinned
-from tinyvit.results.table import Difference, Table, appears
+from tinyvit.results.table import ACCURACY, Difference, Reading, Table, appears
 from tinyvit.train import evaluate
 
 SIZES = {
@@ -19,6 +19,7 @@ SIZES = {
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 600, "depths": (8, 20, 32, 44, 56)},
 }
 PLAIN, RESIDUAL = "plain", "residual"
+ERROR = Reading("train_error", "training error", "%", 100, ".1f")
 IMAGES = 1297
 
 
@@ -40,8 +41,8 @@ def measure(trial: Trial, seed: int) -> dict[str, dict]:
 def verdict(table: Table) -> str:
     """Training error grows with depth in plain networks, and in residual ones does not."""
     shallow, deep = min(table.columns), max(table.columns)
-    more = {kind: Difference(table, (kind, deep), (kind, shallow), "train_error") for kind in (PLAIN, RESIDUAL)}
-    plain, residual = (100 * table.mean(kind, deep, "train_error") for kind in (PLAIN, RESIDUAL))
+    more = {kind: Difference(table, (kind, deep), (kind, shallow)) for kind in (PLAIN, RESIDUAL)}
+    plain, residual = (table.shown(kind, deep).mean() for kind in (PLAIN, RESIDUAL))
     return (
         f"{appears(more[PLAIN].clear and not more[RESIDUAL].clear)}: from {shallow} layers to {deep}, the training "
         f"error of plain networks changes by {more[PLAIN]}, of residual ones by {more[RESIDUAL]}; with {deep} layers "
@@ -55,6 +56,7 @@ EXPERIMENT = Experiment(
     sizes=SIZES,
     trials=trials,
     verdict=verdict,
-    figure=lambda table: plots.run_lines(table.curves("train_error"), x="layers", y="training error (%)"),
+    figure=lambda table: plots.run_lines(table.curves(), x="layers", y=ERROR.label),
     measure=measure,
+    readings=(ERROR, ACCURACY),
 )

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
-from tinyvit.results.table import Table
+from tinyvit.results.table import ACCURACY, Reading, Table
 from tinyvit.runs.config import RunConfig, configured
-from tinyvit.runs.run import NOISE, Batches, random_at
 from tinyvit.runs.tasks import Task, find_task
-from tinyvit.runs.training import augmentation_for, average_of, gradient_for, initial_model, optimizer_for, schedule_for
-from tinyvit.train import evaluate, training
+from tinyvit.runs.training import initial_model
+from tinyvit.runs.updates import updates
+from tinyvit.train import evaluate
 from tinyvit.train.gradient import Gradient
-from tinyvit.train.parallel import Team
 
 SIZES = ("fast", "usual", "full")
 
@@ -61,8 +59,8 @@ class Experiment:
     trials        -> {(row, column) of the table: Trial}
     verdict       table -> sentences: whether the claim appears
     figure        table -> the Figure of ``plots``
-    measure       (trial, seed) -> {reading: numbers}, among them test_accuracy; where a run has several readings, each
-                  is a row of its own
+    measure       (trial, seed) -> {reading: numbers}; where a run has several readings, each is a row of its own
+    readings      which of the numbers tables show; the first is the one that the verdict and the figure are about
     """
 
     title: str
@@ -72,6 +70,7 @@ class Experiment:
     verdict: Callable[[Table], str]
     figure: Callable[[Table], object]
     measure: Callable[[Trial, int], dict[str, dict]] = measured
+    readings: tuple[Reading, ...] = (ACCURACY,)
 
 
 # what measures are made of -----------------------------------------------------------------
@@ -79,20 +78,8 @@ class Experiment:
 
 def trained(model: Module, config: RunConfig, task: Task, gradient: Gradient | None = None,
             augmentation: Augmentation | None = None) -> list[float]:  # fmt: skip
-    """Train a model as `tinyvit train` does, without a folder; the loss of every update. It gets averaged weights.
-
-    gradient, augmentation  others than the settings'
-    """
-    batches = Batches(task.splits.train, config, 0, augmentation or augmentation_for(config, task))
-    schedule, optimizer = schedule_for(config, batches.per_epoch), optimizer_for(config, model)
-    gradient, average, losses = gradient or gradient_for(config, 1, Team()), average_of(config, model), []
-    for step in training(model, batches, gradient, optimizer, schedule, rng=partial(random_at, config, NOISE)):
-        losses.append(step.loss)
-        if average:
-            average.update()
-    if average:
-        model.load_state_dict(average.arrays)
-    return losses
+    """Train a model as `tinyvit train` does, without a folder; the loss of every update."""
+    return [step.loss for step in updates(model, config, task, gradient, augmentation)]
 
 
 def scores(model: Module, task: Task) -> dict[str, float]:

@@ -17,11 +17,12 @@ from tinyvit import plots
 from tinyvit.files import make_folder, write_atomically
 from tinyvit.machine import in_processes
 from tinyvit.results.experiment import Experiment, Trial
-from tinyvit.results.table import Table
+from tinyvit.results.table import Reading, Table
 from tinyvit.runs.config import known
 
 EXPERIMENTS = ("inductive_bias", "distillation", "sharpness", "positions", "depth", "pretraining", "noisy_student",
-               "convergence", "degradation")  # fmt: skip
+               "convergence", "degradation", "minima", "class_token", "two_papers",
+               "sam_minima", "spectra", "landscapes", "paths")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def result(name: str, *, size: str = "usual", seeds: Sequence[int] | None = None
     """
     experiment = find_experiment(name)
     told = dict(experiment.sizes[size])
-    usual_seeds = told.pop("seeds")
-    seeds = usual_seeds if seeds is None else tuple(dict.fromkeys(seeds))
+    own = told.pop("seeds")
+    seeds = own if seeds is None else tuple(dict.fromkeys(seeds))
     trials = experiment.trials(**told)
     stem = f"results_{name}" + ("" if size == "usual" else f"_{size}")
     cache = Cache(make_folder(Path(out)) / f"{stem}.runs.json")
@@ -73,7 +74,7 @@ def result(name: str, *, size: str = "usual", seeds: Sequence[int] | None = None
     runs = [cache.find(*one) for one in wanted]
     if failed:
         return Result(experiment, None, "", cache.path, 0.0, failed)
-    table, seconds = tabled(runs), sum(run["seconds"] for run in runs)
+    table, seconds = tabled(runs, experiment.readings[0]), sum(run["seconds"] for run in runs)
     verdict = experiment.verdict(table)
     numbers = {"title": experiment.title, "claim": experiment.claim, "verdict": verdict, "size": told,
                "seeds": seeds, "seconds": seconds, "table": table.as_numbers()}  # fmt: skip
@@ -86,13 +87,13 @@ def _timed(measure: Callable, trial: Trial, seed: int) -> tuple[dict, float]:
     return measure(trial, seed), time.perf_counter() - began
 
 
-def tabled(runs: Sequence[dict]) -> Table:
-    """The cells that some runs fill; a run's further readings are rows of their own."""
+def tabled(runs: Sequence[dict], reading: Reading) -> Table:
+    """The cells that some runs fill; what a run has under names of its own are rows of their own."""
     cells: dict[tuple, list] = {}
     for run in runs:
-        for reading, numbers in run["found"].items():
-            cells.setdefault((reading or run["row"], run["column"]), []).append(numbers)
-    return Table(cells)
+        for name, numbers in run["found"].items():
+            cells.setdefault((name or run["row"], run["column"]), []).append(numbers)
+    return Table(cells, reading)
 
 
 class Cache:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ from tinyvit.analysis import (
     landscape,
     leading,
     m_sharpness,
+    path_plane,
     random_direction,
     smoothed,
     spectral_density,
@@ -33,6 +36,10 @@ from tinyvit.analysis.spectrum import Density
 from tinyvit.data import Dataset
 from tinyvit.files import make_folder
 from tinyvit.nn.module import Module
+from tinyvit.runs.run import Batches
+from tinyvit.runs.tasks import find_task
+from tinyvit.runs.training import config_of_run, initial_model
+from tinyvit.runs.updates import updates
 from tinyvit.train import classification
 
 MATRICES = {"hessian": curvature, "gauss-newton": gauss_newton, "fisher": empirical_fisher}
@@ -103,12 +110,14 @@ def draw_spectrum(found: dict, path: Path) -> Path:
 
 
 class Slice(NamedTuple):
-    """Where a landscape is walked: directions, the steps along each of them, what the axes say, and what they are."""
+    """Where a landscape is walked: directions, the steps along each, what the axes say, what they are; a path on it."""
 
     directions: list
-    steps: np.ndarray
+    axes: list[np.ndarray]
     labels: list[str]
     named: str
+    path: np.ndarray | None = None
+    explained: np.ndarray | None = None
 
 
 def random_slice(model: Module, dimensions: int, points: int, *, span: float | None = None, norm: str = "neuron",
@@ -117,7 +126,8 @@ def random_slice(model: Module, dimensions: int, points: int, *, span: float | N
     rng = np.random.default_rng(seed)
     directions = [random_direction(model, norm=norm, rng=rng) for _ in range(dimensions)]
     labels = [f"random direction {i + 1} (lengths of the weights)" for i in range(dimensions)]
-    return Slice(directions, (span or 1.0) * np.linspace(-1, 1, points), labels, f"random, as long as each {norm}")
+    axes = [(span or 1.0) * np.linspace(-1, 1, points)] * dimensions
+    return Slice(directions, axes, labels, f"random, as long as each {norm}")
 
 
 def eigen_slice(model: Module, batch: tuple, dimensions: int, points: int, *, span: float | None = None,
@@ -128,12 +138,47 @@ def eigen_slice(model: Module, batch: tuple, dimensions: int, points: int, *, sp
     reach = span or (math.sqrt(2 * RISE / eigen.values[0]) if eigen.values[0] > 0 else 1.0)
     labels = [f"eigenvector {i + 1}, λ = {value:.3g} (Euclidean length)" for i, value in enumerate(eigen.values)]
     directions = [direction_of(vector, model) for vector in eigen.vectors.T]
-    return Slice(directions, reach * np.linspace(-1, 1, points), labels, "leading eigenvectors of the Hessian")
+    axes = [reach * np.linspace(-1, 1, points)] * dimensions
+    return Slice(directions, axes, labels, "leading eigenvectors of the Hessian")
 
 
 def slice_between(model: Module, other: Module, points: int) -> Slice:
     """From one model to another, and a quarter of the way beyond both."""
-    return Slice([between(model, other)], np.linspace(-0.25, 1.25, points), ["share of the way (1)"], "interpolation")
+    return Slice([between(model, other)], [np.linspace(-0.25, 1.25, points)], ["share of the way (1)"], "interpolation")
+
+
+def path_slice(model: Module, states: Sequence[dict], dimensions: int, points: int) -> Slice:
+    """The directions that a path lies in best, a fifth further than it goes. Its last state is the model's."""
+    plane = path_plane(model, states, k=dimensions)
+    axes = []
+    for along in plane.coordinates.T:
+        margin = 0.2 * (np.ptp(along) or 1.0)
+        axes.append(np.linspace(along.min() - margin, along.max() + margin, points))
+    labels = [f"main direction {i + 1}, {share:.0%} of the path"
+              for i, share in enumerate(plane.explained)]  # fmt: skip
+    return Slice(plane.directions, axes, labels, "the optimiser's path", plane.coordinates, plane.explained)
+
+
+def path_of_run(folder, *, states: int = 40, progress: bool = False) -> tuple[Module, list[dict]]:
+    """The model that a run ended with before any averaging, and where it was on the way, at equal distances.
+
+    A run keeps no such states. It is trained again, which takes as long as it took: equal settings give equal bits.
+    """
+    from tqdm import tqdm
+
+    config = config_of_run(folder)
+    task = find_task(config.data, seed=config.seed, size=config.img_size, train_size=config.train_size)
+    model = initial_model(config, task)
+    config = replace(config, average=0.0)
+    total = config.epochs * Batches(task.splits.train, config, 0, None).per_epoch
+    kept = set(np.linspace(0, total, min(states, total) + 1).round().astype(int).tolist())
+    path = [copy.deepcopy(model.state_dict())]
+    bar = tqdm(updates(model, config, task), desc="the run again", total=total, unit="step", leave=False,
+               disable=None if progress else True, dynamic_ncols=True)  # fmt: skip
+    for step in bar:
+        if step.number + 1 in kept:
+            path.append(copy.deepcopy(model.state_dict()))
+    return model, path
 
 
 def walk(model: Module, batch: tuple, where: Slice, out: Path, *, progress: bool = False, **options) -> dict:
@@ -143,24 +188,30 @@ def walk(model: Module, batch: tuple, where: Slice, out: Path, *, progress: bool
     """
     make_folder(out)
     name, file = "points" if progress else None, out / "landscape_points.json"
-    axes = [where.steps] * len(where.directions)
-    losses = landscape(OBJECTIVE, model, batch, where.directions, axes, progress=name, file=file, **options)
+    losses = landscape(OBJECTIVE, model, batch, where.directions, where.axes, progress=name, file=file, **options)
     finite = np.isfinite(losses)
     if not finite.any():
         raise ValueError("the loss is not a finite number anywhere on the slice")
     protocol = Surface(OBJECTIVE, model, batch, **options).protocol("loss")
-    found = {"directions": where.named, "labels": where.labels, "steps": where.steps.tolist(),
+    found = {"directions": where.named, "labels": where.labels, "steps": [axis.tolist() for axis in where.axes],
              "losses": np.where(finite, losses, None).tolist(),  # JSON has no infinity
              "lowest": float(losses[finite].min()), "highest": float(losses[finite].max()),
              "loss": protocol.loss, "n_params": protocol.n_params, "protocol": asdict(protocol)}  # fmt: skip
+    if where.path is not None:
+        found |= {"path": where.path.tolist(), "explained": where.explained.tolist()}
     return found | {"figures": [str(path) for path in _drawn(losses, where, found, out)]}
 
 
 def _drawn(losses: np.ndarray, where: Slice, found: dict, out: Path) -> list[Path]:
     if losses.ndim == 1:
-        pictures = {"landscape": plots.lines({"": (where.steps, losses)}, x=where.labels[0], y="loss (nats)")}
+        pictures = {"landscape": plots.lines({"": (where.axes[0], losses)}, x=where.labels[0], y="loss (nats)")}
+    elif losses.ndim == 2:
+        pictures = {"landscape": plots.loss_contours(losses, where.axes, labels=where.labels, path=where.path),
+                    "landscape_surface": plots.loss_surface(losses, where.axes, labels=where.labels)}  # fmt: skip
     else:
-        axes = [where.steps, where.steps]
-        pictures = {"landscape": plots.loss_contours(losses, axes, labels=where.labels),
-                    "landscape_surface": plots.loss_surface(losses, axes, labels=where.labels)}  # fmt: skip
+        slices = np.linspace(0, losses.shape[2] - 1, min(5, losses.shape[2])).round().astype(int)
+        planes = {f"step 3 = {where.axes[2][i]:.3g}".replace("-", "−"): plots.Plane(losses[..., i], where.axes[:2])
+                  for i in slices}  # fmt: skip
+        short = [f"step {i + 1}" for i in range(2)]
+        pictures = {"landscape": plots.loss_planes(planes, labels=short, columns=5, surfaces=True)}
     return [plots.save(figure, out / f"{name}.png", found, also=plots.VECTORS) for name, figure in pictures.items()]
