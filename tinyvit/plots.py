@@ -451,7 +451,7 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
     axis is logarithmic.
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 2))
+    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 3))
     for index, column in enumerate(columns):
         colour, shift = COLOURS[index % len(COLOURS)], 0.7 * ((index + 0.5) / len(columns) - 0.5)
         found = [(place + shift, row[column]) for place, row in enumerate(rows.values()) if column in row]
@@ -468,7 +468,7 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
     axes.set_xlabel(x)
     axes.grid(axis="x")
     if len(columns) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
