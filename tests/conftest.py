@@ -13,10 +13,10 @@ import scipy.linalg  # noqa: F401  loads SciPy's own BLAS, so that the limit bel
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-# The same cases on every run and every machine; a slow machine is no failure. Of each there are 20, and with
+# The same cases on every run and every machine; a slow machine is no failure. Of each there are 50, and with
 # `--hypothesis-profile=thorough --timeout=0` 2,000.
 SAME = {"derandomize": True, "deadline": None, "database": None}
-settings.register_profile("ordinary", max_examples=20, **SAME)
+settings.register_profile("ordinary", max_examples=50, **SAME)
 settings.register_profile("thorough", max_examples=2000, **SAME)
 settings.load_profile("ordinary")
 

@@ -38,8 +38,8 @@ from tinyvit.bench import (
 )
 from tinyvit.bench.contender import Turn, sampled
 from tinyvit.bench.ours import gradient, inference, on_one_thread, training_step
-from tinyvit.bench.scaling import Axis, power
-from tinyvit.bench.tasks import Convolution, Images, Windows
+from tinyvit.bench.scaling import Axis, Growth, draw, power
+from tinyvit.bench.tasks import Convolution, Images, MapLayer, Windows
 from tinyvit.bench.workloads import PRODUCTS, and_torch
 from tinyvit.cli.measuring import BENCH
 from tinyvit.models.catalogue import PAPERS, paper_of
@@ -342,6 +342,19 @@ def test_the_power_of_a_law():
     assert power({3: 5.0, 9: 15.0}) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("layer", "reach"), [("MSA", 7), ("W-MSA", 7), ("W-MSA", 2), ("NA", 5), ("OA", 3), ("OA", 5)])
+def test_what_a_layer_multiplies_is_what_its_formula_says(layer, reach):
+    for side, dim, heads in ((14, 32, 1), (28, 24, 3)):
+        task = MapLayer(layer, batch=2, side=side, dim=dim, heads=heads, reach=reach)
+        assert task.macs() == task.formula(), f"{layer} on {side}×{side}"
+
+
+def test_outlook_attention_of_an_odd_map_and_of_volo_d1():
+    """⌈H/2⌉ windows along each axis; 79.1 million in the paper's first stage."""
+    assert MapLayer("OA", batch=1, side=7, dim=6, heads=3, reach=3).macs() == 2 * 49 * 36 + 16 * 6 * 81 * 4
+    assert MapLayer("OA", batch=1, side=28, dim=192, heads=6, reach=3).formula() == pytest.approx(79.1e6, rel=1e-3)
+
+
 def test_arithmetic_is_linear_in_batch_and_depth_and_more_than_that_in_tokens():
     expected = {axis.name: power({size: task.macs() for size, task in axis.tasks.items()}) for axis in AXES}
     assert expected["batch"] == pytest.approx(1.0, abs=1e-12)
@@ -350,6 +363,7 @@ def test_arithmetic_is_linear_in_batch_and_depth_and_more_than_that_in_tokens():
     assert 1.9 < expected["places_MSA"] < 2.0, "the projections are linear"
     assert expected["places_W_MSA"] == pytest.approx(1.0, abs=1e-12)
     assert expected["places_NA"] == pytest.approx(1.0, abs=1e-12)
+    assert expected["places_OA"] == pytest.approx(1.0, abs=1e-12)
     for axis in AXES[1:3]:
         for size, task in axis.tasks.items():
             model = task.blueprint()
@@ -514,6 +528,25 @@ def test_the_command_prints_how_time_grows(only_tiny, tmp_path, monkeypatch, cap
     for word in ("a tiny ViT", "MACs", "time grows like batch^", "arithmetic like ^1.00"):
         assert word in said
     assert [row["workload"] for row in json.loads(path.read_text(encoding="utf-8"))] == ["scaling_batch"]
+    assert cli.main(["bench", "--figure", "x.png"]) == 1
+    assert "--figure is of --scaling" in capsys.readouterr().err
+
+
+def took(seconds):
+    return Times((Turn(seconds, 0.0),), None)
+
+
+def test_the_figure_of_growth_goes_through_the_largest_map(tmp_path):
+    tasks = {n**2: MapLayer("W-MSA", batch=1, side=n, dim=4, heads=1, reach=2) for n in (4, 8)}
+    growths = [Growth(Axis("places_W_MSA", "", tasks), FACTS, {16: took(3e-3), 64: took(8e-3)}, {}),
+               Growth(Axis("batch", "", {}), FACTS, {}, {})]  # fmt: skip
+    path = draw(growths, tmp_path / "growth.png")
+    written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert written["ms"] == {"W-MSA": [[16, 64], [3.0, 8.0]]}
+    (law,) = written["formula_ms"].values()
+    assert law == [[16, 64], [2.0, 8.0]], "windows: four times the places, four times the work"
+    assert path.with_suffix(".svg").is_file()
+    assert draw(growths[1:], tmp_path / "none.png") is None
 
 
 @pytest.mark.parametrize(

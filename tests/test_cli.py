@@ -120,5 +120,7 @@ def test_without_a_pattern_papers_are_listed_with_how_many_models_they_have(caps
 def test_a_model_is_described(capsys):
     assert cli.main(["describe", "vit_digits"]) == 0
     assert "blocks.2" in capsys.readouterr().out
+    assert cli.main(["describe", "vit_digits", "--time"]) == 0
+    assert "activations" in capsys.readouterr().out
     assert cli.main(["describe", "vit_digit"]) == 1
     assert "did you mean vit_digits" in capsys.readouterr().err

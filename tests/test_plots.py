@@ -102,6 +102,43 @@ def test_attention_overlay_lays_a_photo_over_the_map(rng):
         assert both.images[1].get_alpha() < 1
 
 
+def test_filters_are_drawn_each_on_its_own_scale(rng):
+    ours, others = rng.normal(size=(9, 2, 3, 1)), rng.normal(size=(2, 3, 3, 3))
+    left, right = plots.filters({"ours": ours, "others": others}, columns=4).axes
+    assert (left.get_title(), right.get_title()) == ("ours", "others")
+    picture = np.ma.filled(left.images[0].get_array(), np.nan)
+    assert picture.shape == (3 * 3 - 1, 4 * 4 - 1)
+    np.testing.assert_allclose(picture[3:5, 4:7], ours[5, ..., 0] / np.abs(ours[5]).max())
+    assert np.isnan(picture[6:, 4:]).all(), "something is drawn where there is no filter"
+    colours = right.images[0].get_array()
+    np.testing.assert_allclose(colours[:3, 4:7], 0.5 + others[1] / np.abs(others[1]).max() / 2)
+    assert np.all(colours[4:] == 1)
+
+
+def test_receptive_fields_share_a_logarithmic_scale(rng):
+    rows = {"trained": [rng.uniform(size=(4, 6)) for _ in range(3)], "at first": [np.zeros((4, 6)) for _ in range(3)]}
+    figure = plots.receptive_fields(rows, ["a", "b", "c"])
+    axes = np.reshape(figure.axes[:6], (2, 3))
+    assert [axis.get_title() for axis in axes[0]] == ["a", "b", "c"]
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["trained", "at first"]
+    np.testing.assert_array_equal(shown(axes[0, 1]), np.maximum(rows["trained"][1], 1e-3).ravel())
+    assert np.all(shown(axes[1, 2]) == 1e-3)
+    assert all(axis.images[0].get_clim() == (1e-3, 1) for axis in axes.flat)
+
+
+def test_head_paths_go_from_rings_to_dots(rng):
+    paths = {"narrow": rng.normal(size=(5, 3, 2)), "wide": rng.normal(size=(4, 2, 2))}
+    left, right = plots.head_paths(paths, [(-1, 0), (1, 2)]).axes
+    assert (left.get_title(), right.get_title()) == ("narrow", "wide")
+    assert (len(left.lines), len(right.lines)) == (9, 6)
+    path, ring, dot = left.lines[3:6]
+    np.testing.assert_allclose(path.get_xydata(), paths["narrow"][:, 1, ::-1])
+    np.testing.assert_allclose(ring.get_xydata(), paths["narrow"][:1, 1, ::-1])
+    np.testing.assert_allclose(dot.get_xydata(), paths["narrow"][-1:, 1, ::-1])
+    assert [patch.get_xy() for patch in left.patches] == [(-0.5, -1.5), (1.5, 0.5)]
+    assert left.get_ylim() == (3, -3), "rows go down"
+
+
 def test_heads_by_depth_has_a_point_for_each_head(rng):
     heads = [[1.0, 2.0], [3.0, 4.0, 8.0]]
     (axes,) = plots.heads_by_depth(heads, y="distance (px)", marks={"uniform": 9.0}).axes

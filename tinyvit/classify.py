@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tinyvit.analysis import attention_maps, rollout
+from tinyvit.analysis import attention_maps, rollout, token_grid
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.data.photo import IMAGENET, INCEPTION, Preprocess, framed, load_photo, normalised
 from tinyvit.equations.activation import softmax
@@ -107,28 +106,22 @@ def class_flow(model: Module, images) -> np.ndarray:
         flow = rollout(attention_maps(model, images))[0]
     except ValueError as error:
         raise ValueError(f"attention: this model has none that can be followed ({error})") from error
-    return looked_at(model, flow)
+    return looked_at(model, flow, images.shape[1:3])
 
 
-def looked_at(model: Module, maps: np.ndarray, at: tuple[float, float] | None = None) -> np.ndarray:
+def looked_at(model: Module, maps: np.ndarray, size, at: tuple[float, float] | None = None) -> np.ndarray:
     """What the head, or one place, takes of every place, in the mean over what the head reads.
 
-    maps (..., N, N₀), of a layer or a rollout, at: a place as shares of the image's height and width
+    maps (..., N, N₀), of a layer or a rollout, size: (H, W) of the images, at: a place as shares of both
     -> (..., gh, gw)
 
-    The head reads the class token, or the mean of all. Tokens must lie on a square behind those that are no patches.
+    The head reads the class token, or the mean of all. Tokens must be a grid behind those that are no patches.
     """
-    (prefix, side), (_, width) = squares(maps.shape[-2]), squares(maps.shape[-1])
+    (prefix, grid), (others, seen) = token_grid(maps.shape[-2], size), token_grid(maps.shape[-1], size)
     pooled = not prefix or getattr(model.config, "global_pool", "token") == "avg"
     if at is not None:
-        row, column = (min(int(share * side), side - 1) for share in at)
-        read = maps[..., prefix + row * side + column, :]
+        row, column = (min(int(share * n), n - 1) for share, n in zip(at, grid, strict=True))
+        read = maps[..., prefix + row * grid[1] + column, :]
     else:
         read = maps[..., prefix:, :].mean(axis=-2) if pooled else maps[..., getattr(model, "class_place", 0), :]
-    return read[..., -width * width :].reshape(*maps.shape[:-2], width, width)
-
-
-def squares(tokens: int) -> tuple[int, int]:
-    """How many of the tokens are no patches, and the side of the square of those that are."""
-    side = math.isqrt(tokens)
-    return tokens - side * side, side
+    return read[..., others:].reshape(*maps.shape[:-2], *seen)

@@ -210,6 +210,56 @@ def pictures(images: Mapping[str, np.ndarray], *, columns: int, side: float = 1.
     return figure
 
 
+@_styled
+def filters(panels: Mapping[str, np.ndarray], *, columns: int = 7) -> Figure:
+    """Sets of filters side by side, each filter on a scale of its own, with zero in the middle.
+
+    panels: title -> (n, P, Q, C); three channels are drawn in colour, zero as grey; one from orange to violet, zero
+    as white.
+    """
+    most = max(math.ceil(len(tiles) / columns) for tiles in panels.values())
+    figure = _figure(2.8 * len(panels), 0.4 * most + 0.35)
+    figure.get_layout_engine().set(wspace=0.12)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, tiles) in zip(axes, panels.items(), strict=True):
+        scaled = tiles / np.maximum(np.abs(tiles).max(axis=(1, 2, 3), keepdims=True), np.finfo(float).tiny)
+        whole = np.full((most * columns, *tiles.shape[1:]), np.nan)
+        whole[: len(tiles)] = scaled
+        whole = whole.reshape(most, columns, *tiles.shape[1:])
+        mosaic = np.stack([_mosaic(channel) for channel in np.moveaxis(whole, -1, 0)], axis=-1)
+        if mosaic.shape[-1] == 3:
+            axis.imshow(np.where(np.isnan(mosaic), 1.0, 0.5 + mosaic / 2))
+        else:
+            axis.imshow(mosaic[..., 0], cmap="PuOr", vmin=-1, vmax=1)
+        axis.set_title(title, fontsize=10)
+    _bare(*axes)
+    return figure
+
+
+@_styled
+def receptive_fields(rows: Mapping[str, Sequence[np.ndarray]], titles: Sequence[str]) -> Figure:
+    """Effective receptive fields over the pixels of the image, on one logarithmic scale.
+
+    rows: what a row is of -> a field (H, W) for each of `titles`, the largest number of each 1. What matters less than
+    a thousandth of the most is drawn as a thousandth.
+    """
+    from matplotlib.colors import LogNorm
+
+    height, width = np.shape(next(iter(rows.values()))[0])
+    figure = _figure(1.35 * len(titles) + 1.0, (1.2 * height / width + 0.1) * len(rows) + 0.35)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for along, (name, fields) in zip(axes, rows.items(), strict=True):
+        along[0].set_ylabel(name, fontsize=9.5)
+        for axis, field in zip(along, fields, strict=True):
+            picture = axis.imshow(np.maximum(field, 1e-3), norm=LogNorm(1e-3, 1))
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    _bare(*axes.flat)
+    bar = _colour_bar(picture, axes, "gradient, of the largest", [1e-3, 1e-2, 1e-1, 1])
+    bar.ax.minorticks_off()
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Curves
 # --------------------------------------------------------------------------------------------------
@@ -313,6 +363,9 @@ def lines(
         axes.plot(xs, ys, color=COLOURS[index % len(COLOURS)], label=name, **marker)
     for index, (name, (xs, ys)) in enumerate((theory or {}).items()):
         axes.plot(xs, ys, color="0.25", linewidth=1.2, linestyle=("--", ":", "-.")[index % 3], label=name)
+    places = sorted({place for xs, _ in curves.values() for place in xs})
+    if "x" in log and len(places) <= 8:
+        _ticks_at(axes, places)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y")
     if names:
@@ -356,9 +409,8 @@ def _draw_runs(axes: Axes, curves: Mapping[str, tuple], x: str, y: str, log: str
     axes.set_yscale("log" if "y" in log else "linear")
     if "y" in log:
         _plain_numbers(axes.yaxis)
-    if len(xs) <= 8:  # the places that were measured, and no others
-        axes.set_xticks(xs, [f"{place:g}" for place in xs])
-        axes.minorticks_off()
+    if len(xs) <= 8:
+        _ticks_at(axes, xs)
     axes.set(xlabel=x, ylabel=y)
     axes.grid(axis="y")
 
@@ -399,7 +451,7 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
     axis is logarithmic.
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 2))
+    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 3))
     for index, column in enumerate(columns):
         colour, shift = COLOURS[index % len(COLOURS)], 0.7 * ((index + 0.5) / len(columns) - 0.5)
         found = [(place + shift, row[column]) for place, row in enumerate(rows.values()) if column in row]
@@ -416,7 +468,7 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
     axes.set_xlabel(x)
     axes.grid(axis="x")
     if len(columns) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
@@ -727,6 +779,30 @@ def convolution_heads(
     return figure
 
 
+@_styled
+def head_paths(panels: Mapping[str, np.ndarray], taps: Sequence[tuple[int, int]]) -> Figure:
+    """Where heads look while they learn, from a ring to a dot, over the pixels around the query.
+
+    panels: title -> (T, h, 2), rows and columns of T moments relative to the query; taps: the pixels (row, column)
+    that there are to find, drawn as squares.
+    """
+    figure = _figure(2.5 * len(panels) + 0.3, 2.8)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (title, paths) in zip(axes, panels.items(), strict=True):
+        for row, column in taps:
+            _outline(axis, row, column, 1, 1, colour="0.55")
+        for index, path in enumerate(np.moveaxis(paths, 1, 0)):
+            colour = COLOURS[index % len(COLOURS)]
+            axis.plot(path[:, 1], path[:, 0], color=colour, linewidth=1.1, alpha=0.8)
+            axis.plot(*path[0, ::-1], "o", color="white", markeredgecolor=colour, markersize=4)
+            axis.plot(*path[-1, ::-1], "o", color=colour, markersize=6)
+        axis.set_title(title, fontsize=10)
+        axis.set_aspect("equal")
+        axis.set(xlim=(-3, 3), ylim=(3, -3), xticks=range(-2, 3), yticks=range(-2, 3), xlabel="columns from the query")
+    axes[0].set_ylabel("rows from the query")
+    return figure
+
+
 # --------------------------------------------------------------------------------------------------
 # Tokens
 # --------------------------------------------------------------------------------------------------
@@ -898,6 +974,12 @@ def _write_into(axes: Axes, picture: AxesImage, values: np.ndarray, how: str, ze
         *rgb, _ = picture.cmap(picture.norm(value))
         light = np.dot(rgb, (0.299, 0.587, 0.114)) > 0.5
         axes.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if light else "white")
+
+
+def _ticks_at(axes: Axes, places: Sequence[float]) -> None:
+    """The places that were measured, and no others."""
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.xaxis.minorticks_off()
 
 
 def _plain_numbers(axis: Axis) -> None:

@@ -11,6 +11,7 @@ from tinyvit.analysis.attention_as_convolution import (
     missed_weight,
     reach,
     taps,
+    taps_found,
     value_maps,
 )
 
@@ -65,6 +66,22 @@ def test_what_a_soft_head_misses_is_bounded(alpha, rng):
             bound += tau / (1 + tau) * (values.max(0) - values.min(0))
     error = np.abs(soft - tinyvit.conv2d(images, kernel, padding=1)).max(axis=(0, 1, 2))
     assert np.all(error <= bound)
+
+
+@pytest.mark.parametrize(("encoding", "sharpness"), [("quadratic", 3.0), ("quadratic", 9.0), ("table", 8.0)])
+def test_what_soft_heads_over_patches_miss_is_bounded(encoding, sharpness, rng):
+    """Each head misses a share p, and puts something between the least and the largest value in its place."""
+    P, images, kernel = 2, rng.normal(size=(1, 8, 12, 2)), rng.normal(size=(3, 2, 3, 3))
+    options = {"patch": P, "encoding": encoding}
+    soft = AttentionConv.from_kernel(kernel, alpha=sharpness, **options)(images).data
+    tokens = np.pad(images[0], ((P, P), (P, P), (0, 0)))
+    tokens = tokens.reshape(6, P, 8, P, 2).transpose(0, 2, 1, 3, 4).reshape(48, -1)
+    others = 47 * np.exp(-sharpness)
+    missed = missed_weight(sharpness) if encoding == "quadratic" else others / (1 + others)
+    bound = sum(missed * np.ptp(tokens @ M, axis=0) for M in value_maps(kernel, P))  # (P²O,)
+    off = np.abs(soft - same(images, kernel))[0].reshape(4, P, 6, P, 3).transpose(0, 2, 1, 3, 4).reshape(24, -1)
+    assert np.all(off.max(axis=0) <= bound)
+    assert off.max() > 1e-3 * bound.max(), "such a bound says nothing"
 
 
 def test_a_kernel_that_is_not_square_is_refused():
@@ -150,6 +167,49 @@ def test_patches_that_do_not_fit_and_unknown_words_are_refused(rng):
             AttentionConv(1, 1, 3, **{option: "other"})
 
 
+# finding the taps --------------------------------------------------------------------------
+
+
+def test_where_heads_look_is_read_from_their_positions(rng):
+    layer = AttentionConv.from_kernel(rng.normal(size=(2, 3, 3, 3)), alpha=5.0)
+    centres, alpha = layer.centres()
+    np.testing.assert_allclose(centres, taps(3))
+    np.testing.assert_allclose(alpha, 5)
+    assert taps_found(centres, alpha, 3) == 9
+    assert taps_found(centres[[0, 0, 4]], alpha[:3], 3) == 2, "two heads look at the same tap"
+    assert taps_found(centres + np.array([0.5, 0]), alpha, 3) == 0, "halfway between two they look at neither"
+    assert taps_found(centres + np.array([3, 0]), alpha, 3) == 0, "there are no taps"
+    assert taps_found(centres, 0.1 * np.ones(9), 3) == 0, "that is a blur"
+
+
+def test_a_layer_that_searches_has_no_content_and_gets_none(rng):
+    layer = AttentionConv.searching(3, 2, 3, num_heads=5, head_dim=1, rng=rng)
+    centres, alpha = layer.centres()
+    assert centres.shape == (5, 2)
+    assert len(np.unique(centres)) == 10
+    np.testing.assert_allclose(alpha, 1)
+    images = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
+    y = layer(images)
+    assert y.shape == (2, 4, 5, 2)
+    (slope,) = tinyvit.gradients((y**2).sum(), layer.qkv.weight)
+    assert not slope[:10].any(), "queries and keys would grow"
+    assert np.abs(slope[10:]).min() > 0
+
+
+def test_heads_of_width_one_are_enough_for_taps_of_rank_one(rng):
+    """K² heads, each of which reads one pattern of channels and writes one."""
+    reads, writes = rng.normal(size=(9, 4)), rng.normal(size=(9, 5))
+    kernel = np.einsum("tc,to->oct", reads, writes).reshape(5, 4, 3, 3)
+    layer = AttentionConv(4, 5, 3, head_dim=1, rng=rng).astype(np.float64)
+    layer.load_state_dict({
+        "qkv.weight": np.concatenate([np.zeros((18, 4)), reads]),
+        "proj.weight": writes.T,
+        "head_positions": AttentionConv.from_kernel(kernel).head_positions.data,
+    })  # fmt: skip
+    images = rng.normal(size=(2, 5, 6, 4))
+    assert np.abs(layer(images).data - same(images, kernel)).max() < 1e-10
+
+
 # are so many heads necessary? --------------------------------------------------------------
 
 
@@ -184,3 +244,18 @@ def test_one_head_is_enough_for_a_box_and_two_for_an_edge(rng):
     assert fitted_heads(value_maps(box), 1, rng=rng, rounds=5)[1] < 1e-7
     assert fitted_heads(value_maps(edge), 1, rng=rng, rounds=20)[1] > 0.5
     assert fitted_heads(value_maps(edge), 2, rng=rng, rounds=50)[1] < 1e-6
+
+
+def test_content_does_not_help_against_the_bound(rng):
+    """What queries and keys add vanishes for weak images: the slope of MHSA(εX) at 0 is that of the layer without them.
+
+    So the bound on heads holds for them too: a layer that convolves all images has this slope.
+    """
+    layer = AttentionConv(2, 3, 3, rng=rng).astype(np.float64)
+    for parameter in layer.parameters():
+        parameter.data = rng.normal(size=parameter.shape)
+    images, weak = rng.normal(size=(1, 4, 5, 2)), 1e-4
+    slope = (layer(weak * images).data - layer(-weak * images).data) / (2 * weak)
+    assert np.abs(layer(images).data - slope).max() > 1, "there is no content in this layer"
+    layer.qkv.weight.data[: 2 * 27] = 0  # queries and keys of nine heads of width three
+    np.testing.assert_allclose(slope, layer(images).data, atol=1e-4)

@@ -11,10 +11,12 @@ from tinyvit.analysis.attention_maps import (
     head_similarity,
     layer_similarity,
     mean_attention_distance,
+    position_correlation,
     position_similarity,
     relevance,
     relevance_maps,
     rollout,
+    token_grid,
 )
 
 FIRST = np.array([[0.5, 0.5], [0.0, 1.0]])[None, None]  # one image, one head, two tokens
@@ -217,6 +219,36 @@ def test_similarity_of_sin_cos_positions():
     distance = np.linalg.norm(place[:, None] - place, axis=-1)
     correlation = np.corrcoef(similarity.ravel(), -distance.ravel())
     assert correlation[0, 1] == pytest.approx(0.9725, abs=5e-5)
+    apart = distance > 0
+    expected = np.corrcoef(similarity.reshape(16, 16)[apart], -distance[apart])[0, 1]
+    assert position_correlation(similarity) == pytest.approx(expected)
+
+
+def test_positions_that_grow_apart_with_distance_correlate_wholly():
+    place = np.indices((3, 4)).reshape(2, -1).T
+    distance = np.linalg.norm(place[:, None] - place, axis=-1)
+    assert position_correlation((1 - 0.1 * distance).reshape(3, 4, 3, 4)) == pytest.approx(1)
+    assert position_correlation((0.1 * distance).reshape(3, 4, 3, 4)) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "prefix", "grid"),
+    [(197, (224, 224), 1, (14, 14)), (18, (8, 8), 2, (4, 4)), (25, (8, 12), 1, (4, 6)), (6, (8, 12), 0, (2, 3)),
+     (2, (10, 20), 0, (1, 2)), (64, (57, 57), 0, (8, 8)), (3, (8, 8), 2, (1, 1))],
+)  # fmt: skip
+def test_the_grid_of_tokens_has_the_proportions_of_the_images(tokens, size, prefix, grid):
+    assert token_grid(tokens, size) == (prefix, grid)
+
+
+def test_no_tokens_are_no_grid():
+    with pytest.raises(ValueError, match="tokens: 0 are no grid of patches of images of 4×6"):
+        token_grid(0, (4, 6))
+
+
+def test_weights_between_other_things_than_tokens_are_left_out(rng):
+    """ResNeSt's are between the splits of a convolution."""
+    model = tinyvit.create_model("resnest_digits", rng=rng).eval()
+    assert not attention_maps(model, rng.normal(size=(1, 8, 8, 1)).astype(np.float32))
 
 
 def test_similarity_is_symmetric_and_one_with_oneself(rng):

@@ -5,7 +5,15 @@ import pytest
 
 import tinyvit
 from tinyvit import Module, Parameter, Sequential
-from tinyvit.analysis import cka_matrix, effective_receptive_field, linear_cka, principal_filters, representations
+from tinyvit.analysis import (
+    cka_matrix,
+    effective_receptive_field,
+    field_size,
+    layers_of,
+    linear_cka,
+    principal_filters,
+    representations,
+)
 from tinyvit.nn.basic import Conv2d
 
 
@@ -60,6 +68,37 @@ def test_a_module_without_places_is_refused(rng):
         effective_receptive_field(tinyvit.create_model("vit_digits", rng=rng), rng.normal(size=(1, 8, 8, 1)), "head")
 
 
+def test_an_oblong_image_s_tokens_are_an_oblong_grid(rng):
+    model = tinyvit.create_model("vit_digits", img_size=(8, 12), rng=rng).eval()
+    images = rng.normal(size=(1, 8, 12, 1)).astype(np.float32)
+    seen = effective_receptive_field(model, images, "patch_embed", at=(1, 5)) > 0
+    expected = np.zeros((8, 12), bool)
+    expected[2:4, 10:] = True
+    np.testing.assert_array_equal(seen, expected)
+
+
+def test_the_size_of_a_field_is_that_of_a_square(rng):
+    field = np.zeros((9, 9))
+    field[2:5, 1:4] = 1
+    field[0, 0] = 0.0454
+    assert field_size(field) == 3
+    field[0, :7] = 0.0456
+    assert field_size(10 * field) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        ("vit_digits", ["blocks.0", "blocks.1", "blocks.2"]),
+        ("swin_digits", [f"layers.{i}.blocks.{j}" for i in (0, 1) for j in (0, 1)]),
+        ("resnet_digits", ["layer1.0", "layer2.0"]),
+        ("vgg_digits", ["features.0", "features.3", "features.7", "features.10"]),
+    ],
+)
+def test_the_layers_of_a_model_are_its_blocks(model, layers):
+    assert layers_of(tinyvit.create_model(model)) == layers
+
+
 # similarity --------------------------------------------------------------------------------
 
 
@@ -76,6 +115,32 @@ def test_cka_is_the_paper_s_ratio_by_features(rng):
     expected = np.sum((b.T @ a) ** 2) / np.linalg.norm(a.T @ a) / np.linalg.norm(b.T @ b)
     assert linear_cka(x, y) == pytest.approx(expected)
     np.testing.assert_allclose(cka_matrix({"x": x, "y": y}, {"y": y}), [[expected], [1]])
+
+
+def test_debiased_cka_is_zero_for_features_that_have_nothing_in_common(rng):
+    """Of 40 images with 200 features of noise the paper's ratio says 0.8; unbiased estimates say 0, on average."""
+    pairs = [rng.normal(size=(2, 40, 200)) for _ in range(30)]
+    biased, debiased = ([linear_cka(x, y, debiased=how) for x, y in pairs] for how in (False, True))
+    assert np.mean(biased) > 0.7
+    assert abs(np.mean(debiased)) < 3 * np.std(debiased) / np.sqrt(30) + 0.01
+    x = rng.normal(size=(9, 4))
+    assert linear_cka(x, 2 * x[:, ::-1] + 1, debiased=True) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at least four images"):
+        linear_cka(x[:3], x[:3], debiased=True)
+
+
+def test_debiased_cka_is_made_of_the_unbiased_estimates(rng):
+    """Song et al. 2012, Eq. 5: [tr(K̃L̃) + 1ᵀK̃1 1ᵀL̃1 / (n-1)(n-2) - 2 · 1ᵀK̃L̃1 / (n-2)] / n(n-3), K̃ without diagonal."""
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 5))
+
+    def hsic(a, b):
+        n, K, L = len(a), a @ a.T, b @ b.T
+        K, L = K - np.diag(np.diag(K)), L - np.diag(np.diag(L))
+        return np.trace(K @ L) + K.sum() * L.sum() / (n - 1) / (n - 2) - 2 * (K @ L).sum() / (n - 2)
+
+    expected = hsic(x, y) / np.sqrt(hsic(x, x) * hsic(y, y))
+    assert linear_cka(x, y, debiased=True) == pytest.approx(expected)
+    np.testing.assert_allclose(cka_matrix({"x": x}, {"y": y}, debiased=True), [[expected]])
 
 
 def test_cka_of_features_at_right_angles_is_zero():

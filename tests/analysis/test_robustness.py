@@ -20,6 +20,7 @@ from tinyvit.analysis.robustness import (
     shifted,
     shuffled,
 )
+from tinyvit.train import AdamW, classification, gradient_of, predict, training, warmup_cosine
 
 FREE = (-np.inf, np.inf)
 
@@ -128,9 +129,48 @@ def test_a_curved_loss_is_climbed_further_in_more_steps(rng):
 
 def test_a_patch_takes_the_colour_that_hurts(rng):
     """Where the loss is the sum of the first channel minus the second, the patch ends at (1, 0)."""
-    images = rng.uniform(size=(5, 6, 6, 2))
-    patch = adversarial_patch(lambda x: (x * np.array([1.0, -1.0])).sum(), images, 3, rng=rng, steps=12)
+    images, labels = rng.uniform(size=(5, 6, 6, 2)), np.zeros(5, int)
+    patch = adversarial_patch(lambda x, y: (x * np.array([1.0, -1.0])).sum(), images, labels, 3, rng=rng, steps=40)
     np.testing.assert_allclose(patch, np.broadcast_to([1.0, 0.0], (3, 3, 2)), atol=1e-12)
+
+
+def test_a_patch_with_a_target_makes_the_images_that_class(rng):
+    """Class k is told by the sum of channel k: the patch ends full in the target's channel and empty in the others."""
+    images, labels = rng.uniform(size=(6, 5, 5, 3)), rng.integers(0, 3, 6)
+
+    def loss(x, y):
+        assert np.all(y == 1), "the loss is asked of other labels than the target's"
+        return tinyvit.cross_entropy(x.sum(axis=(1, 2)) / 25, y, reduction="sum")
+
+    patch = adversarial_patch(loss, images, labels, 2, rng=rng, target=1, steps=40, batch=4)
+    np.testing.assert_allclose(patch, np.broadcast_to([0.0, 1.0, 0.0], (2, 2, 3)), atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vit_digits", "resnet_digits"])
+def test_a_patch_fools_a_trained_model_more_than_noise_does(name):
+    splits = tinyvit.data.digits(seed=0)
+    rng = np.random.default_rng(0)
+    model = tinyvit.create_model(name, rng=rng)
+    epochs = tinyvit.data.Epochs(splits.train, 32, 8, rng=rng)
+    schedule = warmup_cosine(4e-3, warmup=32, total=len(epochs))
+    for _ in training(model, epochs, gradient_of(classification()), AdamW(model), schedule, rng=rng):
+        pass
+    model.eval()
+
+    def loss(x, y):
+        return tinyvit.cross_entropy(model(x), y, reduction="sum")
+
+    def says(patch):
+        places = random_places(splits.test.images, 4, np.random.default_rng(1))
+        return predict(model, pasted(splits.test.images, patch, places)).argmax(-1)
+
+    labels, others = splits.test.labels, splits.test.labels != 0
+    noise = [says(rng.uniform(size=(4, 4, 1)).astype(np.float32)) for _ in range(5)]
+    fooled = says(adversarial_patch(loss, *splits.validation, 4, rng=rng)) != labels
+    aimed = says(adversarial_patch(loss, *splits.validation, 4, rng=rng, target=0))[others] == 0
+    assert fooled.mean() > 0.05 + np.mean([said != labels for said in noise])
+    assert aimed.mean() > 0.03 + np.mean([said[others] == 0 for said in noise])
 
 
 def test_a_patch_is_pasted_whole_and_anywhere(rng):

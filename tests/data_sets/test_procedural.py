@@ -151,6 +151,9 @@ def test_boxes_are_around_masks_and_masks_do_not_overlap(rng):
 def test_cues_agree_as_often_as_is_asked(rng):
     for agreement in (0.0, 0.5, 1.0):
         cues = procedural.texture_shape(1000, rng=rng, agreement=agreement)
+        outside = cues.images[..., 0][~cues.masks]
+        assert np.mean(np.abs(outside - 0.5) < 0.2) > 0.95, "there is texture outside of the masks"
+        assert np.abs(cues.images[..., 0][cues.masks] - 0.5).mean() > 0.4, "there is none inside"
         assert abs(np.mean(cues.shapes == cues.textures) - agreement) < 0.06
         assert baseline(colour(cues.images), cues.shapes, 4) < 0.5, "brightness gives the shape away"
         assert baseline(colour(cues.images), cues.textures, 4) < 0.5, "brightness gives the texture away"

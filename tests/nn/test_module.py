@@ -8,7 +8,7 @@ import pytest
 import tinyvit
 from tinyvit import Buffer, Frozen, Module, Parameter, Sequential, Tensor, count_macs, create_model, describe, swapped
 from tinyvit.nn.basic import Linear
-from tinyvit.nn.describe import input_shape, measure
+from tinyvit.nn.describe import forward_costs, input_shape, measure
 from tinyvit.nn.module import Identity
 from tinyvit.nn.noise import Dropout
 
@@ -219,6 +219,32 @@ def test_counts_worked_by_hand():
     assert rows["patch_embed"].macs == 16 * 4 * 32
     assert rows[""].macs == sum(rows[name].macs for name in ("patch_embed", "blocks.0", "blocks.1", "blocks.2", "head"))
     assert rows["blocks.0"].params == 2 * 64 + (32 + 1) * 96 + (32 + 1) * 32 + (32 + 1) * 64 + (64 + 1) * 32
+
+
+def test_activations_are_what_is_computed_and_views_are_not():
+    class Inner(Module):
+        def forward(self, x):
+            return tinyvit.exp(tinyvit.reshape(x, shape=(2, 6)))
+
+    class Outer(Module):
+        def __init__(self):
+            self.inner = Inner()
+
+        def forward(self, x):
+            return tinyvit.mean(tinyvit.exp(self.inner(x)), axis=1)
+
+    costs = forward_costs(Outer(), (3, 4))
+    assert costs["inner"].activations == 12
+    assert costs[""].activations == 12 + 12 + 2
+    assert 0 < costs["inner"].seconds <= costs[""].seconds
+
+
+def test_a_table_with_costs(rng):
+    head, _, *rows = describe(create_model("vit_digits", rng=rng), timed=True).splitlines()
+    assert head.split()[-3:] == ["MACs", "activations", "ms"]
+    whole, *parts = (int(row.split()[-2].replace(",", "")) for row in rows)
+    assert whole >= sum(parts), "the model computes less than its modules"
+    assert parts[0] >= 16 * 32, "the patches' embeddings"
 
 
 def test_counts_grow_with_the_batch_and_the_image():

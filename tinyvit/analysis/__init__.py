@@ -12,10 +12,12 @@ from tinyvit.analysis.attention_maps import (
     head_similarity,
     layer_similarity,
     mean_attention_distance,
+    position_correlation,
     position_similarity,
     relevance,
     relevance_maps,
     rollout,
+    token_grid,
 )
 from tinyvit.analysis.corruptions import CORRUPTIONS, corrupted, corruption_errors, corruptions_for
 from tinyvit.analysis.curvature import (
@@ -34,6 +36,8 @@ from tinyvit.analysis.curvature import (
 from tinyvit.analysis.features import (
     cka_matrix,
     effective_receptive_field,
+    field_size,
+    layers_of,
     linear_cka,
     principal_filters,
     representations,
@@ -99,6 +103,7 @@ __all__ = [
     "empirical_fisher",
     "epsilon_sharpness",
     "fgsm",
+    "field_size",
     "gauss_newton",
     "head_similarity",
     "heaviest_cells",
@@ -107,6 +112,7 @@ __all__ = [
     "lanczos",
     "landscape",
     "layer_similarity",
+    "layers_of",
     "leading",
     "leading_eigenvalue",
     "lift_class_attention",
@@ -121,6 +127,7 @@ __all__ = [
     "pasted",
     "path_plane",
     "pgd",
+    "position_correlation",
     "position_similarity",
     "power_iteration",
     "principal_filters",
@@ -139,6 +146,7 @@ __all__ = [
     "smoothed",
     "spectral_density",
     "ticking",
+    "token_grid",
     "top_eigenvalues",
     "trace",
 ]

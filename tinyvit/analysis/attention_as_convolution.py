@@ -34,22 +34,48 @@ class AttentionConv(Module):
               padding. "none": a head that looks beyond the border sees the nearest pixel there is with the quadratic
               encoding (for P = 1 that is replicate padding), and the mean of all with the table.
 
-    qkv and proj are attention's usual matrices (h heads of width P²O). head_positions (h, 3 or h) holds every vₕ.
+    num_heads, head_dim   how many heads, and how wide, unless one for every tap and P²O
+
+    qkv and proj are attention's usual matrices. head_positions (h, 3 or the number of taps) holds every vₕ.
     """
 
     def __init__(self, in_chans: int, out_chans: int, kernel_size: int, *, patch: int = 1, encoding: str = "quadratic",
-                 padding: str = "zero", rng=None):  # fmt: skip
+                 padding: str = "zero", num_heads: int | None = None, head_dim: int | None = None,
+                 rng=None):  # fmt: skip
         if encoding not in ("quadratic", "table"):
             raise ValueError(f'encoding: expected "quadratic" or "table", got {encoding!r}')
         if padding not in ("zero", "none"):
             raise ValueError(f'padding: expected "zero" or "none", got {padding!r}')
         self.kernel_size, self.patch, self.encoding, self.padding = kernel_size, patch, encoding, padding
-        self.num_heads = len(taps(kernel_size, patch))
-        inner, outer = self.num_heads * patch**2 * out_chans, patch**2 * out_chans
+        shifts, outer = len(taps(kernel_size, patch)), patch**2 * out_chans
+        self.num_heads = num_heads or shifts
+        inner = self.num_heads * (head_dim or outer)
         self.qkv = Linear(patch**2 * in_chans, 3 * inner, bias=False, rng=rng)
         self.proj = Linear(inner, outer, bias=False, rng=rng)
-        codes = 3 if encoding == "quadratic" else self.num_heads
+        codes = 3 if encoding == "quadratic" else shifts
         self.head_positions = Parameter(np.zeros((self.num_heads, codes), np.float32))
+
+    @classmethod
+    def searching(cls, in_chans: int, out_chans: int, kernel_size: int, *, rng, spread: float = 1.0, **options):
+        """A layer that has yet to find the taps: heads with α = 1 around random pixels, no content, random values.
+
+        spread  standard deviation, in pixels along each axis, of where heads look first. Options are those of the
+                layer, with the quadratic encoding. Cordonnier et al. 2020, Sec. 4, train Δₕ and α in this way.
+        """
+        layer = cls(in_chans, out_chans, kernel_size, rng=rng, **options)
+        _, _, values = np.split(layer.qkv.weight.data, 3)
+        looks = np.stack([_looking_at(tap, 1.0) for tap in rng.normal(0, spread, (layer.num_heads, 2))])
+        layer.load_state_dict({
+            "qkv.weight": np.concatenate([np.zeros_like(values), np.zeros_like(values), values]),
+            "proj.weight": layer.proj.weight.data,
+            "head_positions": looks.astype(np.float32),
+        })  # fmt: skip
+        return layer
+
+    def centres(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each head of the quadratic encoding looks, Δₕ (h, 2), and how sharply, α (h,)."""
+        alpha = -self.head_positions.data[:, 0]
+        return self.head_positions.data[:, 1:] / (2 * alpha[:, None]), alpha
 
     @classmethod
     def from_kernel(cls, kernel: np.ndarray, *, alpha: float = 46.0, **options) -> AttentionConv:
@@ -149,6 +175,18 @@ def relative_codes(grid: tuple[int, int], border: tuple[int, int]) -> np.ndarray
 def _looking_at(tap: tuple[int, int], alpha: float) -> np.ndarray:
     """vₕ = -α (1, -2Δ₁, -2Δ₂): the head whose score is highest at offset Δ."""
     return -alpha * np.array([1, -2 * tap[0], -2 * tap[1]])
+
+
+def taps_found(centres: np.ndarray, alpha: np.ndarray, kernel_size: int) -> int:
+    """At how many taps of a kernel some head looks: it gives them more than half of its weight, away from borders.
+
+    centres (h, 2), alpha (h,), of ``AttentionConv.centres``
+    """
+    around = np.stack(np.mgrid[-8:9, -8:9], axis=-1).reshape(-1, 2)
+    scores = -alpha[:, None] * np.sum((around - centres[:, None]) ** 2, axis=-1)  # (h, 17²)
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    _, places = np.nonzero(weights > 0.5 * weights.sum(axis=1, keepdims=True))
+    return len({tuple(around[place]) for place in places} & set(taps(kernel_size)))
 
 
 # are so many heads necessary? --------------------------------------------------------------

@@ -46,7 +46,8 @@ def attention_maps(model: Module, images: np.ndarray, pattern: str = "*weights")
 
     Attention in windows, neighbourhoods and outlooks, and that of a class token alone, is lifted to all tokens of its
     layer in row-major order (`tinyvit.nn.lifting`): N² numbers per head. What `rollout` needs to compose layers with
-    different tokens comes along. Raises ValueError where nothing of that name runs (see `tinyvit.capture`).
+    different tokens comes along. Weights that are not between tokens (ResNeSt's, between splits) are left out. Raises
+    ValueError where nothing of that name runs (see `tinyvit.capture`).
     """
     with no_grad(), listening(_Shapes(model)) as ran, capture(model, pattern) as seen:
         model(model.bring(images))
@@ -87,6 +88,8 @@ def _lifted(model: Module, shapes: Mapping, seen: Mapping) -> AttentionMaps:
             owner = _nearest(modules, place)
             weights = seen[name]
             lifted = weights if owner is None else modules[owner].token_map(weights, shapes[owner][0])
+            if lifted.ndim != 4:
+                continue
             if way := _way_into(modules.get(owner), lifted, maps, merged):
                 maps.into[name] = way
             maps[name], merged = lifted, []
@@ -242,15 +245,15 @@ def mean_attention_distance(maps: np.ndarray, grid: Sequence[int], patch: float,
 def attention_entropy(maps: np.ndarray, *, normalised: bool = False) -> np.ndarray:
     """Mean entropy of the attention rows of each head, in nats.
 
-    maps: (B, h, N, N)  ->  (h,)
+    maps: (B, h, N, N), or the rows of some queries (B, h, Q, N)  ->  (h,)
 
     The mean over images and queries of −Σ_k A[q, k] log A[q, k]: 0 when every query looks at one
     token, log N when it looks at all alike. With `normalised` the entropy is divided by log N,
     which makes models with different numbers of tokens comparable.
 
-    Raises ValueError when `maps` is not (B, h, N, N).
+    Raises ValueError when `maps` is not (B, h, Q, N).
     """
-    maps = _check_maps(maps, "maps")
+    maps = _check_maps(maps, "maps", square=False)
     logs = np.log(maps, out=np.zeros_like(maps), where=maps > 0)  # 0 log 0 = 0
     entropy = -np.sum(maps * logs, axis=-1).mean(axis=(0, 2))
     return entropy / np.log(maps.shape[-1]) if normalised else entropy
@@ -302,13 +305,26 @@ def layer_similarity(maps: Sequence[np.ndarray], *, centred: bool = False) -> np
 def head_similarity(maps: np.ndarray) -> np.ndarray:
     """How alike the attention of every two heads of a layer is: the mean over images of the cosine of their maps.
 
-    maps: (B, h, N, N)  ->  (h, h)
+    maps: (B, h, N, N), or the rows of some queries (B, h, Q, N)  ->  (h, h)
 
-    1 where a head repeats another. Raises ValueError when `maps` is not (B, h, N, N).
+    1 where a head repeats another. Raises ValueError when `maps` is not (B, h, Q, N).
     """
-    maps = _check_maps(maps, "maps").astype(np.float64)
+    maps = _check_maps(maps, "maps", square=False).astype(np.float64)
     flat = _directions(maps.reshape(*maps.shape[:2], -1), axis=-1)
     return np.einsum("bhn,bgn->hg", flat, flat) / len(flat)
+
+
+def token_grid(tokens: int, size: Sequence[int]) -> tuple[int, tuple[int, int]]:
+    """How many of a layer's tokens are no patches, and the grid (gh, gw) of those that are.
+
+    tokens: N, size: of the images, (H, W). It is the finest grid of square patches, those at the border perhaps cut,
+    that so many tokens are enough for. Raises ValueError for too few.
+    """
+    for patch in range(1, max(size) + 1):
+        grid = tuple(-(-side // patch) for side in size)
+        if (patches := math.prod(grid)) <= tokens:
+            return tokens - patches, grid
+    raise ValueError(f"tokens: {tokens} are no grid of patches of images of {size[0]}×{size[1]}")
 
 
 def position_similarity(table: np.ndarray, grid: Sequence[int], prefix_tokens: int = 1) -> np.ndarray:
@@ -334,6 +350,17 @@ def position_similarity(table: np.ndarray, grid: Sequence[int], prefix_tokens: i
         raise ValueError(f"table: the embedding of patch {where} is zero and has no direction")
     directions = patches / norms
     return (directions @ directions.T).reshape(*grid, *grid)
+
+
+def position_correlation(similarity: np.ndarray) -> float:
+    """How well positions tell what is near: the correlation of their similarity with -distance, over all pairs.
+
+    similarity: (gh, gw, gh, gw), of ``position_similarity``  ->  -1 … 1, Pearson's
+    """
+    grid = similarity.shape[:2]
+    pairs = ~np.eye(math.prod(grid), dtype=bool)
+    alike = similarity.reshape(pairs.shape)[pairs]
+    return float(np.corrcoef(alike, -_distances(grid, 1.0)[pairs])[0, 1])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -376,10 +403,10 @@ def _distances(grid: Sequence[int], patch: float) -> np.ndarray:
     return np.linalg.norm(places[:, None] - places, axis=-1)
 
 
-def _check_maps(maps: np.ndarray, name: str) -> np.ndarray:
+def _check_maps(maps: np.ndarray, name: str, square: bool = True) -> np.ndarray:
     maps = np.asarray(maps)
-    if maps.ndim != 4 or maps.shape[2] != maps.shape[3]:
-        raise ValueError(f"{name}: expected attention of shape (B, h, N, N), got {maps.shape}")
+    if maps.ndim != 4 or (square and maps.shape[2] != maps.shape[3]):
+        raise ValueError(f"{name}: expected attention of shape (B, h, {'N' if square else 'Q'}, N), got {maps.shape}")
     return maps
 
 

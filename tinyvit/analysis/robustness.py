@@ -7,6 +7,7 @@ them. Protocols are those of Naseer et al. 2021 ("Intriguing Properties of Visio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -125,19 +126,33 @@ def _anywhere(images: np.ndarray, eps: float, norm: str, rng: np.random.Generato
     return radius * ray / _lengths(ray)
 
 
-def adversarial_patch(loss: Loss, images: np.ndarray, side: int, *, rng: np.random.Generator, steps: int = 50,
-                      step: float = 0.05, bounds=(0.0, 1.0)) -> np.ndarray:  # fmt: skip
-    """One patch that raises the loss of all images, wherever it is pasted.   -> (side, side, C)
+def adversarial_patch(loss: Callable, images: np.ndarray, labels: np.ndarray, side: int, *, rng: np.random.Generator,
+                      target: int | None = None, steps: int = 100, step: float = 0.1, batch: int = 32,
+                      momentum: float = 0.9, bounds=(0.0, 1.0)) -> np.ndarray:  # fmt: skip
+    """One patch that fools a model on any image, wherever it is pasted.   -> (side, side, C)
 
-    Brown et al. 2017, not aimed at a class: ascent by the sign of the gradient, at new random places in every step.
+    loss    (images, labels) -> a Tensor of one number, the sum over images
+    target  the class that all images are to be taken for; without it they are only to be taken for another than theirs
+
+    Brown et al. 2017, Eq. 1, without turning and scaling: ascent of the expected log probability of the target, or of
+    the expected loss, over images and places, some of them drawn anew in every step. Steps are signs of the averaged
+    gradient, from noise, and shrink to nothing like a cosine.
     """
-    patch = np.full((side, side, images.shape[-1]), np.mean(bounds), images.dtype)
-    for _ in range(steps):
-        places = random_places(images, side, rng)
-        slope = grad(loss)(pasted(images, patch, places))
+    patch, average = rng.uniform(*bounds, (side, side, images.shape[-1])), 0.0
+    for t in range(steps):
+        some = rng.permutation(len(images))[:batch]
+        wanted = labels[some] if target is None else np.full(len(some), target)
+        places = random_places(images[some], side, rng)
+        slope = grad(partial(_with_labels, loss, wanted))(pasted(images[some], patch, places))
         over = sum(one[r : r + side, c : c + side] for one, (r, c) in zip(slope, places, strict=True))
-        patch = np.clip(patch + step * np.sign(over), *bounds).astype(images.dtype)
-    return patch
+        average = momentum * average + (over if target is None else -over)
+        length = step * 0.5 * (1 + np.cos(np.pi * t / steps))
+        patch = np.clip(patch + length * np.sign(average), *bounds)
+    return patch.astype(images.dtype)
+
+
+def _with_labels(loss: Callable, labels: np.ndarray, images):
+    return loss(images, labels)
 
 
 def random_places(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:

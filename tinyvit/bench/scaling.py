@@ -5,7 +5,8 @@
 
 If time goes like sizeᵃ, then a is the slope of log time over log size. Multiply-accumulates are counted exactly: linear
 in the batch and in the depth; in the tokens between linear (the projections) and quadratic (the scores). In the places
-of a map, attention of all to all (MSA) is nearly quadratic, in windows (W-MSA) and in neighbourhoods (NA) linear.
+of a map, attention of all to all (MSA) is nearly quadratic; in windows (W-MSA), in neighbourhoods (NA) and outlooks
+(OA) it is linear.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
+from tinyvit import plots
 from tinyvit.bench.contender import Apart
 from tinyvit.bench.facts import Facts, machine_facts
 from tinyvit.bench.measure import Times, in_turns
@@ -79,13 +82,13 @@ SIZES = {"img_size": 32, "patch_size": 4, "depth": 2, "num_classes": 10}
 BASE = Images("vit_tiny_patch16_224", SIZES, batch=32)
 ABOUT = "gradient of a ViT on 32×32 images in 4×4 patches, width 192, depth 2, 3 heads, batch 32; other"
 
-LAYER = {"batch": 4, "dim": 32, "heads": 1, "reach": 7}
+LAYER = {"batch": 4, "dim": 32, "heads": 1}
 
 
-def places(layer: str, about: str) -> Axis:
+def places(layer: str, about: str, reach: int = 7) -> Axis:
     """A layer of attention alone, on maps of 14×14 to 56×56."""
     about = f"{about}: forward and backward of a layer of 32 channels, 1 head, batch 4, by the places of a square map"
-    tasks = {n**2: MapLayer(layer, side=n, **LAYER) for n in (14, 28, 42, 56)}
+    tasks = {n**2: MapLayer(layer, side=n, reach=reach, **LAYER) for n in (14, 28, 42, 56)}
     return Axis(f"places_{layer.replace('-', '_')}", about, tasks, window_blocks)
 
 
@@ -97,6 +100,7 @@ AXES = (
     places("MSA", "attention of all places to all (MSA)"),
     places("W-MSA", "attention in windows of 7×7 (W-MSA)"),
     places("NA", "attention to the nearest 7×7 places (NA)"),
+    places("OA", "outlook attention, 3×3 at every second place (OA)", reach=3),
 )  # fmt: skip
 
 
@@ -107,6 +111,24 @@ def scaling(axes: Sequence[Axis] = AXES, *, facts: Facts | None = None, repeats:
         raise ValueError(f"repeats: expected at least 1, got {repeats}")
     facts = facts or machine_facts()
     return (_measured(axis, facts, repeats, progress, place) for axis in axes)
+
+
+def draw(growths: Sequence[Growth], path) -> Path | None:
+    """Time by the places of a map, layer by layer; dashed, if all went at the speed on the largest map. If measured."""
+    layers = [growth for growth in growths if growth.axis.name.startswith("places_")]
+    if not layers:
+        return None
+    measured, formula = {}, {}
+    for growth in layers:
+        name, places = growth.axis.name.removeprefix("places_").replace("_", "-"), np.array(list(growth.times))
+        measured[name] = places, np.array([1e3 * times.median for times in growth.times.values()])
+        macs = np.array([task.formula() for task in growth.axis.tasks.values()])
+        formula[name] = places, macs * measured[name][1][-1] / macs[-1]
+    dashed = [np.concatenate([np.append(part, np.nan) for part in parts])
+              for parts in zip(*formula.values(), strict=True)]  # fmt: skip
+    figure = plots.lines(measured, x="places of the map (1)", y="time, forward and backward (ms)", log="xy",
+                         theory={"like the formula's MACs": dashed})  # fmt: skip
+    return plots.save(figure, path, {"ms": measured, "formula_ms": formula}, also=plots.VECTORS)
 
 
 def _measured(axis: Axis, facts: Facts, repeats: int, progress: bool, place) -> Growth:

@@ -9,7 +9,7 @@ import numpy as np
 from tinyvit.models.catalogue import create_model
 from tinyvit.models.nat import NeighbourhoodAttention
 from tinyvit.models.swin import SwinStage
-from tinyvit.models.volo import MapAttention
+from tinyvit.models.volo import MapAttention, OutlookAttention
 from tinyvit.nn.describe import count_macs, example_inputs, input_shape
 from tinyvit.nn.module import Identity, Module
 from tinyvit.nn.window import WindowAttention, attend_in_windows
@@ -118,7 +118,8 @@ class Windows:
 class MapLayer:
     """A layer of attention on its own, and a batch of random square maps.
 
-    layer  "MSA": of all places · "W-MSA": in windows of reach × reach · "NA": in neighbourhoods of reach × reach
+    layer  "MSA": of all places · "W-MSA": in windows of reach × reach · "NA": in neighbourhoods of reach × reach ·
+           "OA": outlook attention in windows of reach × reach, with weights at every second place
     """
 
     layer: str
@@ -140,6 +141,9 @@ class MapLayer:
             return MapAttention(self.dim, self.heads, rng=rng)
         if self.layer == "W-MSA":
             return InWindows(self.dim, self.heads, window=(self.reach, self.reach), rng=rng)
+        if self.layer == "OA":
+            return OutlookAttention(self.dim, self.heads, kernel_size=self.reach, padding=self.reach // 2, stride=2,
+                                    rng=rng)  # fmt: skip
         return NeighbourhoodAttention(self.dim, self.heads, kernel_size=self.reach, rng=rng)
 
     def data(self):
@@ -149,6 +153,16 @@ class MapLayer:
     def macs(self) -> int:
         """Multiply-accumulates of the forward pass of the whole batch."""
         return count_macs(self.create(), self.shape)
+
+    def formula(self) -> int:
+        """The same in closed form: Swin's Eqs. 1 and 2, which with K for M is NAT's; VOLO's layer as it is computed.
+
+        4NC² + 2NC·N, 4NC² + 2NC·M², and 2NC² + ⌈H/2⌉²·C·K⁴·(h + 1), of N = H² places
+        """
+        N, C, K, coarse = self.side**2, self.dim, self.reach, (-(-self.side // 2)) ** 2
+        if self.layer == "OA":
+            return self.batch * (2 * N * C**2 + coarse * C * K**4 * (self.heads + 1))
+        return self.batch * (4 * N * C**2 + 2 * N * C * (N if self.layer == "MSA" else K**2))
 
 
 class InWindows(Module):

@@ -20,6 +20,7 @@ def add_commands(commands) -> None:
     describe = commands.add_parser("describe", help="a model's modules, shapes, parameters and MACs")
     describe.add_argument("model", help="a name that `tinyvit models` lists")
     describe.add_argument("--depth", type=int, default=2, help="how far down the modules go (default 2)")
+    describe.add_argument("--time", action="store_true", help="also the numbers computed, and the time here")
     describe.set_defaults(run=_describe)
 
     ledger = commands.add_parser("ledger", help="the counts on the slides beside the exact ones, and why they differ")
@@ -79,10 +80,13 @@ def _cited(paper) -> str:
 
 
 def _describe(options) -> int:
+    import numpy as np
+
     from tinyvit import create_model, describe
     from tinyvit.models.ledger import differences
 
-    print(describe(create_model(options.model), depth=options.depth))
+    rng = np.random.default_rng(0) if options.time else None
+    print(describe(create_model(options.model, rng=rng).eval(), depth=options.depth, timed=options.time))
     for entry in differences(options.model):
         figure = entry.figure
         print(f"\nThe {figure.table} table prints {figure.printed} ({WHAT[figure.what]}): {_judged(entry)}")

@@ -18,7 +18,7 @@ def add_commands(commands) -> None:
     _add_around(landscape)
     _add_landscape(landscape)
 
-    attention = commands.add_parser("attention", help="where a trained model looks: maps over images, and numbers")
+    attention = commands.add_parser("attention", help="where a trained model looks, and what its layers see")
     add_trained(attention)
     _add_attention(attention)
 
@@ -69,6 +69,13 @@ def _add_attention(parser) -> None:
     parser.add_argument("--layer", type=count, metavar="N", help="whose heads are drawn one by one (default the last)")
     parser.add_argument("--query", type=share, nargs=2, metavar=("Y", "X"), help="what one place attends to, in "
                         "shares of the height and the width (default what the head reads)")  # fmt: skip
+    parser.add_argument("--fusion", choices=("mean", "max", "min"), default="mean", help="of heads, in the rollout "
+                        "(default mean)")  # fmt: skip
+    parser.add_argument("--discard", type=share, default=0.0, metavar="X", help="share of the least attention that the "
+                        "rollout leaves out (default 0)")  # fmt: skip
+    parser.add_argument("--with", dest="other", metavar="RUN|FILE", help="another model, whose layers are compared")
+    parser.add_argument("--similarity-images", type=count, default=500, metavar="N", help="test images by which layers "
+                        "are compared (default 500)")  # fmt: skip
     parser.set_defaults(run=_attention)
 
 
@@ -148,35 +155,56 @@ def _landscape(options) -> int:
 
 
 def _attention(options) -> int:
+    from tinyvit.nn.embed import pixels
     from tinyvit.runs import attention
 
+    many = other = None
     if options.image:
         source = options.source or options.file
         model, images, pictures = attention.of_photo(source, options.image, name=options.model)
     else:
         model, task = trained(options)
-        images = pictures = task.splits.test.images[: options.images]
+        images = pictures = pixels(task.splits.test.images[: options.images])
+        many = pixels(task.splits.test.images[: options.similarity_images])
+        other = trained(options, options.other)[0] if options.other else None
     found = attention.attention(model, images, pictures, Path(options.out), layer=options.layer, at=options.query,
+                                fusion=options.fusion, discard=options.discard, many=many, other=other,
                                 seed=options.seed)  # fmt: skip
     if options.json:
         print(json.dumps(found))
         return 0
-    rows = [
-        (
-            name,
-            " ".join(f"{d:.1f}" for d in of["distance_px"] or []),
-            f"{of['entropy']:.2f}",
-            f"{of['heads_alike']:.2f}",
-        )
-        for name, of in found["layers"].items()
-    ]
-    table(("layer", "distance of each head (px)", "entropy", "heads alike"), *rows, left=(0,))
-    for group in found["similarity"]:
+    if "layers" not in found:
+        print("this model has no attention; what its layers see:\n")
+    _print_attention(found)
+    _print_features(found)
+    print("\n" + "\n".join(found["figures"]))
+    return 0
+
+
+def _print_attention(found: dict) -> None:
+    rows = [(name, " ".join(f"{d:.1f}" for d in of["distance_px"] or []), f"{of['entropy']:.2f}",
+             f"{of['heads_alike']:.2f}") for name, of in found.get("layers", {}).items()]  # fmt: skip
+    if rows:
+        table(("layer", "distance of each head (px)", "entropy", "heads alike"), *rows, left=(0,))
+    for group in found.get("similarity", ()):
         print(f"\nlayers {group['layers'][0]} to {group['layers'][-1]} of {group['tokens']} tokens, mean cosine of "
               f"neighbours: {group['neighbours']:.3f} (at initialisation {group['neighbours_at_init']:.3f}), centred "
               f"{group['neighbours_centred']:.3f} ({group['neighbours_centred_at_init']:.3f})")  # fmt: skip
-    print("\n" + "\n".join(found["figures"]))
-    return 0
+    print()
+
+
+def _print_features(found: dict) -> None:
+    cka = found.get("cka")
+    similar = dict(zip(cka["layers"], cka["neighbours"], strict=False)) if cka else {}
+    rows = [(name, f"{of['trained']:.1f}", f"{of['at_init']:.1f}", f"{similar[name]:.2f}" if name in similar else "")
+            for name, of in found["fields_px"].items()]  # fmt: skip
+    table(("block", "sees (px)", "at initialisation", "CKA with the next"), *rows)
+    if "filters" in found:
+        shares = found["filters"]["shares"]
+        print(f"\n{found['filters']['count']} filters; the first of {len(shares)} principal ones are "
+              + ", ".join(f"{share:.0%}" for share in shares[:3]) + " of their squares")  # fmt: skip
+    if "positions" in found:
+        print(f"\nsimilarity of positions and nearness: correlation {found['positions']['correlation']:.2f}")
 
 
 def _robustness(options) -> int:

@@ -23,6 +23,7 @@ def add_commands(commands) -> None:
         "--repeats", type=count, metavar="N", help="turns of each (default 9, of --scaling and --models 3)"
     )
     bench.add_argument("--json", metavar="FILE", help="write the results there, with the facts of the machine")
+    bench.add_argument("--figure", metavar="PNG", help="draw --scaling over the places of a map; also as SVG and PDF")
     bench.add_argument("--against", choices=("torch", "none"), default="torch", help="the peer (default torch)")
     bench.add_argument("--no-torch", dest="against", action="store_const", const="none", help="--against none")
     bench.add_argument("--quiet", action="store_true", help="no progress bars, only the result")
@@ -31,11 +32,14 @@ def add_commands(commands) -> None:
 
 def _bench(options) -> int:
     from tinyvit.bench import bench, find_workloads, machine_facts, results_file, scaling, throughput, write_rows
+    from tinyvit.bench.scaling import draw
 
     names = [*options.workloads, *options.workload]
     if options.scaling and (names or options.models):
         raise ValueError(f"--scaling is measured alone, without {names[0] if names else '--models'}")
     workloads = [] if options.models else find_workloads(names)
+    if options.figure and not options.scaling:
+        raise ValueError("--figure is of --scaling")
     path = options.json and results_file(options.json)
     facts = machine_facts(options.threads)
     _print_facts(facts)
@@ -55,6 +59,8 @@ def _bench(options) -> int:
         results.append(result)
         if path:
             write_rows(results, path)  # after each, so that what is finished is kept
+    if options.figure and (drawn := draw(results, options.figure)):
+        print(f"\n{drawn}")
     if path:
         print(f"\nThe numbers, turn by turn: {path}")
     return 0

@@ -18,11 +18,12 @@ TEXTURES = ("stripes", "checks", "rings", "dots")
 
 
 class Cues(NamedTuple):
-    """Images with two things to go by: labels of the shape and of the texture."""
+    """Images with two things to go by: labels of the shape and of the texture; the shape is where ``masks`` are."""
 
     images: np.ndarray
     shapes: np.ndarray
     textures: np.ndarray
+    masks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def texture_shape(n: int, *, rng: np.random.Generator, size: int = 32, agreement
     textures = np.where(rng.random(n) < agreement, kinds, other)
     inside = _figures(kinds, rng.uniform(0.18, 0.28, n) * size, rng, size)
     images = 0.5 + inside * (_textures(textures, rng, size) - 0.5)
-    return Cues(_noisy(images, rng)[..., None], kinds, textures)
+    return Cues(_noisy(images, rng)[..., None], kinds, textures, inside > 0.5)
 
 
 def _textures(kinds, rng, size: int) -> np.ndarray:

@@ -21,8 +21,8 @@ from tinyvit.results.table import Reading, Table
 from tinyvit.runs.config import known
 
 EXPERIMENTS = ("inductive_bias", "distillation", "sharpness", "positions", "depth", "pretraining", "noisy_student",
-               "convergence", "degradation", "minima", "class_token", "two_papers",
-               "sam_minima", "spectra", "landscapes", "paths")  # fmt: skip
+               "convergence", "degradation", "minima", "class_token", "two_papers", "sam_minima", "spectra",
+               "landscapes", "paths", "shifts", "robustness")  # fmt: skip
 
 
 @dataclass(frozen=True)

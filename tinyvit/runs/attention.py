@@ -1,7 +1,8 @@
-"""Where a trained model looks, in pictures and numbers: `tinyvit attention`."""
+"""Where a trained model looks, in pictures and numbers: `tinyvit attention`. What its layers see is in `features`."""
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from tinyvit import plots
 from tinyvit.analysis import (
+    AttentionMaps,
     attention_entropy,
     attention_maps,
     head_similarity,
@@ -17,11 +19,14 @@ from tinyvit.analysis import (
     relevance,
     relevance_maps,
     rollout,
+    token_grid,
 )
-from tinyvit.classify import looked_at, preprocessing, squares
+from tinyvit.classify import looked_at, preprocessing
 from tinyvit.data.photo import framed, load_photo, normalised
 from tinyvit.models.catalogue import create_model
+from tinyvit.models.config import pair
 from tinyvit.nn.module import Module
+from tinyvit.runs import features
 from tinyvit.runs.training import model_of_run
 
 
@@ -35,73 +40,132 @@ def of_photo(source, path, *, name: str | None = None) -> tuple[Module, np.ndarr
         raise ValueError("model: which one? a run's folder, or --weights FILE --model NAME")
     own = Path(source).is_dir()
     model = model_of_run(source) if own else create_model(name, weights=source).eval()
-    size, channels = model.config.img_size, model.config.in_chans
-    size = size if isinstance(size, int) else min(size)
-    photo = framed(load_photo(path), size, 1.0)
+    (height, width), channels = pair(model.config.img_size), model.config.in_chans
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    photo = framed(load_photo(path), side, 1.0).crop((left, top, left + width, top + height))
     if channels == 1:
         photo = photo.convert("L")
-    shown = np.asarray(photo, np.float32).reshape(1, size, size, channels) / 255
-    return model, shown if own or channels != 3 else normalised(photo, preprocessing(name, size)), shown
+    shown = np.asarray(photo, np.float32).reshape(1, height, width, channels) / 255
+    return model, shown if own or channels != 3 else normalised(photo, preprocessing(name, side)), shown
 
 
 def attention(model: Module, images: np.ndarray, pictures: np.ndarray, out: Path, *, layer: int | None = None, at=None,
+              fusion: str = "mean", discard: float = 0.0, many: np.ndarray | None = None, other: Module | None = None,
               seed: int = 0) -> dict:  # fmt: skip
-    """Maps of every layer over the images, and of every head: distance, entropy, how alike heads and layers are.
+    """What a model attends to on some images, if it has attention; its filters, positions and receptive fields.
 
     images, pictures  as the model takes them, and as they are shown, from 0 to 1
     layer             whose heads are drawn one by one, counted from 1; the last if not given
     at                the place that attends, as shares of height and width; what the head reads if not given
+    fusion, discard   of the rollout
+    many              images by which layers are compared, with each other and with those of the model ``other``
 
-    Raises ValueError for a model without attention, or a layer that it does not have.
+    Raises ValueError for a layer that the model does not have.
     """
-    maps = attention_maps(model, images)
-    names = list(maps)
-    if layer is not None and layer > len(names):
-        raise ValueError(f"layer: the model has {len(names)} with attention, not {layer}")
     start = type(model)(model.config, rng=np.random.default_rng(seed)).eval()
-    groups = _groups(maps, attention_maps(start, images))
-    found = {"layers": {name: _of_layer(maps[name], images.shape[1]) for name in names}, "similarity": groups}
-    flows = {"rollout": rollout(maps), "relevance": relevance(relevance_maps(model, images))}
-    shown = {f"layer {i}": looked_at(model, maps[name].mean(axis=1), at) for i, name in enumerate(names, 1)}
-    shown |= {name: looked_at(model, flow, at) for name, flow in flows.items()}
+    maps = _maps(model, images)
+    if layer is not None and layer > len(maps):
+        raise ValueError(f"layer: the model has {len(maps)} with attention, not {layer}")
+    parts = [features.filters(model, out), features.positions(model, images.shape[1:3], out),
+             features.fields(model, start, images, out)]  # fmt: skip
+    if maps:
+        flows = {"rollout": rollout(maps, head_fusion=fusion, discard=discard),
+                 "relevance": _brought(relevance_maps(model, images))}  # fmt: skip
+        parts = [_looks(model, pictures, maps, flows, layer, at, out),
+                 _numbers(maps, _maps(start, images), images, out),
+                 *parts]  # fmt: skip
+    if many is not None:
+        parts.append(features.similarity(model, start, many, out, other=other))
+    found = {key: value for part in parts for key, value in part.items()}
+    return found | {"images": len(images), "figures": [path for part in parts for path in part.get("figures", ())]}
+
+
+def _maps(model: Module, images: np.ndarray) -> dict:
+    """The attention maps of a model, none of a model without attention."""
+    try:
+        return attention_maps(model, images)
+    except ValueError:
+        return {}
+
+
+def _brought(maps: AttentionMaps) -> np.ndarray:
+    """The relevance of the maps, less what every place is to itself without any attention."""
+    nothing = AttentionMaps()
+    nothing.into = maps.into
+    nothing.update({name: np.zeros_like(of) for name, of in maps.items()})
+    return relevance(maps) - relevance(nothing)
+
+
+def _looks(model: Module, pictures: np.ndarray, maps: dict, flows: dict, layer: int | None, at, out: Path) -> dict:
+    """Over the images: the mean of the heads of every layer, the flows through all, and the heads of one layer."""
+    size, names = pictures.shape[1:3], list(maps)
+    shown = {f"layer {i}": looked_at(model, maps[name].mean(axis=1), size, at) for i, name in enumerate(names, 1)}
+    shown |= {name: looked_at(model, flow, size, at) for name, flow in flows.items()}
     chosen = maps[names[(layer or len(names)) - 1]]
-    heads = {f"head {i}": looked_at(model, chosen[:, i - 1], at) for i in range(1, chosen.shape[1] + 1)}
+    heads = {f"head {i}": looked_at(model, chosen[:, i - 1], size, at) for i in range(1, chosen.shape[1] + 1)}
     paths = [_overlaid(pictures, shown, out / "attention.png"), _overlaid(pictures, heads, out / "attention_heads.png")]
-    distances = [of["distance_px"] for of in found["layers"].values() if of["distance_px"]]
+    return {"figures": [str(path) for path in paths]}
+
+
+def _numbers(maps: dict, start: dict, images: np.ndarray, out: Path) -> dict:
+    """Distance and entropy of every head, how alike heads and layers are; drawn over the depth."""
+    size = images.shape[1:3]
+    groups = _groups(maps, start, size)
+    layers = {name: _of_layer(maps[name], size) for name in maps}
+    paths = []
+    distances = [of["distance_px"] for of in layers.values() if of["distance_px"]]
     if distances:
-        marks = {"uniform attention": _of_uniform(maps[names[0]], images.shape[1])}
+        marks = {"uniform attention": _of_uniform(next(iter(maps.values())), size)}
         figure = plots.heads_by_depth(distances, y="mean attention distance (pixels)", marks=marks)
         paths.append(plots.save(figure, out / "attention_distance.png", {"heads": distances}, also=plots.VECTORS))
+    entropies = [of["entropy_of_heads"] for of in layers.values()]
+    figure = plots.heads_by_depth(entropies, y="entropy of attention (1: uniform)", marks={"uniform attention": 1.0})
+    paths.append(plots.save(figure, out / "attention_entropy.png", {"heads": entropies}, also=plots.VECTORS))
     paths += [_compared(group, out / f"attention_similarity_{i}.png") for i, group in enumerate(groups, 1)]
-    return found | {"images": len(images), "figures": [str(path) for path in paths]}
+    return {"layers": layers, "similarity": groups, "figures": [str(path) for path in paths]}
 
 
-def _of_layer(maps: np.ndarray, height: int) -> dict:
-    """The numbers of one layer; a class token's layer, in which patches keep to themselves, has no distance."""
-    prefix, side = squares(maps.shape[-1])
-    patches = maps[..., prefix:, prefix:]
-    alone = np.array_equal(patches, np.broadcast_to(np.eye(side * side), patches.shape))
-    alike = head_similarity(maps)
+def _of_layer(maps: np.ndarray, size) -> dict:
+    """The numbers of one layer. Where only a class token attends there is no distance, and the others are its own."""
+    prefix, grid = token_grid(maps.shape[-1], size)
+    alone = _of_class_alone(maps, size)
+    asked = maps[:, :, :prefix] if alone else maps
+    alike = head_similarity(asked)
     h = len(alike)
+    entropies = attention_entropy(asked, normalised=True) if maps.shape[-1] > 1 else np.zeros(h)
+    distances = None if alone else mean_attention_distance(maps, grid, size[0] / grid[0], prefix).tolist()
     return {
         "tokens": maps.shape[-1],
-        "distance_px": None if alone else mean_attention_distance(maps, (side, side), height / side, prefix).tolist(),
-        "entropy": float(attention_entropy(maps, normalised=True).mean()) if maps.shape[-1] > 1 else 0.0,
+        "distance_px": distances,
+        "entropy": float(entropies.mean()),
+        "entropy_of_heads": entropies.tolist(),
         "heads_alike": float((alike.sum() - np.trace(alike)) / max(h * (h - 1), 1)),
     }
 
 
-def _of_uniform(maps: np.ndarray, height: int) -> float:
+def _of_class_alone(maps: np.ndarray, size) -> bool:
+    """Whether only tokens that are no patches attend, and patches keep to themselves."""
+    prefix, _ = token_grid(maps.shape[-1], size)
+    patches = maps[..., prefix:, prefix:]
+    return np.array_equal(patches, np.broadcast_to(np.eye(patches.shape[-1]), patches.shape))
+
+
+def _of_uniform(maps: np.ndarray, size) -> float:
     """The distance if every patch attended to all alike."""
-    _, side = squares(maps.shape[-1])
-    uniform = np.full((1, 1, side * side, side * side), 1 / side**2)
-    return float(mean_attention_distance(uniform, (side, side), height / side, 0)[0])
+    _, grid = token_grid(maps.shape[-1], size)
+    patches = math.prod(grid)
+    uniform = np.full((1, 1, patches, patches), 1 / patches)
+    return float(mean_attention_distance(uniform, grid, size[0] / grid[0], 0)[0])
 
 
-def _groups(maps: dict, start: dict) -> list[dict]:
-    """How alike layers of the same tokens are that follow each other, now and at initialisation."""
-    found = []
-    for shape, names in groupby(maps, key=lambda name: maps[name].shape):
+def _groups(maps: dict, start: dict, size) -> list[dict]:
+    """How alike layers of the same tokens are that follow each other, now and at initialisation.
+
+    Those in which only the class token attends are left out: patches that keep to themselves make them alike.
+    """
+    found, several = [], [name for name in maps if not _of_class_alone(maps[name], size)]
+    for shape, names in groupby(several, key=lambda name: maps[name].shape):
         names = list(names)
         if len(names) == 1:
             continue
