@@ -451,7 +451,7 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
     axis is logarithmic.
     """
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 2))
+    figure, axes = _one(None, 6.4, 1.1 + 0.15 * len(rows) * (1 + len(columns)) + 0.2 * (len(columns) > 3))
     for index, column in enumerate(columns):
         colour, shift = COLOURS[index % len(COLOURS)], 0.7 * ((index + 0.5) / len(columns) - 0.5)
         found = [(place + shift, row[column]) for place, row in enumerate(rows.values()) if column in row]
@@ -468,7 +468,7 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
     axes.set_xlabel(x)
     axes.grid(axis="x")
     if len(columns) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
@@ -541,7 +541,7 @@ def loss_planes(
             _draw_heights(below, plane, scale)
             below.set_xlabel(labels[0], fontsize=8, labelpad=-5)
             below.set_ylabel(labels[1], fontsize=8, labelpad=-5)
-            below.set_zlabel("loss (nats)", fontsize=8, labelpad=-2)
+            below.set_zlabel("loss (nats)", fontsize=8, labelpad=2)
     _loss_bar(picture, flat[across - 1 :: across], scale)
     return figure
 
@@ -585,7 +585,7 @@ def _draw_heights(axes: Any, plane: Plane, scale: dict) -> None:
     axes.view_init(30, -58)
     axes.set_box_aspect((1, 1, 0.75), zoom=0.95)
     ticks = np.linspace(low, high, 3)
-    axes.set_zticks(ticks, [f"{10**tick if log else tick:.2g}" for tick in ticks])
+    axes.set_zticks(ticks, [f"{10**tick if log else tick:.3g}" for tick in ticks])
     for name, axis in (("x", axes.xaxis), ("y", axes.yaxis), ("z", axes.zaxis)):
         if name != "z":
             axes.locator_params(name, nbins=3)

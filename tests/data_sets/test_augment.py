@@ -22,8 +22,9 @@ from tinyvit.data.augment import (
 )
 from tinyvit.data.augment.crop import random_frames
 from tinyvit.data.augment.erase import random_boxes
-from tinyvit.data.augment.mix import mixed, pasted, random_box
+from tinyvit.data.augment.mix import mixed, pasted
 from tinyvit.data.augment.warp import rotation, warped
+from tinyvit.nn.mixing import random_box
 
 
 def some_images(rng, count=6, size=(9, 12), channels=3):

@@ -141,6 +141,23 @@ def test_token_labelling_trains_every_parameter(rng):
     assert all(g.any() for g in found)
 
 
+def test_tokens_in_a_box_are_the_partner_s(rng):
+    """A box of patches is one of twice as many places of the stem's map; logits follow whose tokens they are."""
+    model, x = restless(VOLO(TINY, rng=rng), rng), images_for(TINY, rng, batch=3)
+    assert model.grid == (2, 3)
+    with capture(model, "patch_embed", "network.0.input") as seen:
+        model.labelled(x, (0, 1, 1, 3))
+    stem, mixed = (seen[name].data for name in ("patch_embed", "network.0.input"))
+    assert stem.shape[1:3] == (5, 7)
+    expected = stem.copy()
+    expected[:, 0:2, 2:6] = stem[::-1, 0:2, 2:6]
+    np.testing.assert_array_equal(mixed, expected)
+    plain = model.labelled(x)
+    for same, box in ((plain, (0, 0, 0, 0)), (plain, None)):
+        for a, b in zip(model.labelled(x, box), same, strict=True):
+            np.testing.assert_array_equal(a.data, b.data)
+
+
 def test_without_the_auxiliary_head(rng):
     model, x = restless(VOLO(replace(TINY, use_aux_head=False), rng=rng), rng), images_for(TINY, rng)
     z = model.tokens(x).data

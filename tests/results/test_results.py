@@ -16,6 +16,7 @@ from tinyvit.results import SIZES, Experiment, Trial, find_experiment, report
 from tinyvit.results.distillation import BOTH, CLASS, DIST, readings
 from tinyvit.results.experiment import measured, of_length, thinned
 from tinyvit.results.inductive_bias import PLAIN, RECIPE, RESNET
+from tinyvit.results.pretraining import halves
 from tinyvit.results.sharpness import chosen
 from tinyvit.results.table import ACCURACY, Difference, Reading, Table
 from tinyvit.runs.tasks import find_task
@@ -126,6 +127,9 @@ def test_one_command_makes_cache_table_and_figure_and_goes_on(listed, tmp_path, 
     assert again["found"] == lost["found"], "the same run gave something else"
     assert cli.main(command) == 0
     assert "4/4" not in capsys.readouterr().out, "a run was done again"
+    assert cli.main([*command, "--seeds", "1", "2"]) == 0
+    assert "4/4  ViT, 0.01, seed 2" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results_small_fast.json").read_text())["seeds"] == [1, 2]
 
 
 def fails_for_one(trial, seed):
@@ -221,6 +225,17 @@ def test_a_student_with_a_token_is_read_in_three_ways(rng):
     share = np.bincount(task.splits.test.labels) / 300
     found = {name: numbers["test_accuracy"] for name, numbers in readings(model, task).items()}
     assert found == pytest.approx({CLASS: share[2], DIST: share[3], BOTH: share[3]})
+
+
+def test_what_was_pretrained_on_and_what_it_is_asked_about_share_no_classes():
+    splits = find_task("digits").splits
+    source, others = halves(splits, 60)
+    assert source.classes == 5
+    assert len(source.splits.train.labels) == 60
+    assert set(source.splits.train.labels) == set(range(5)) == set(others.test.labels)
+    for part, first, second in zip(splits, halves(splits, len(splits.train.labels))[0].splits, others, strict=True):
+        assert len(first.labels) + len(second.labels) == len(part.labels)
+        np.testing.assert_array_equal(second.images, part.images[part.labels >= 5])
 
 
 def test_lengths():

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 import tinyvit as tv
+from tinyvit.nn.mixing import share_kept
 from tinyvit.nn.module import Module
 from tinyvit.train import accumulated, classification, distilled_from, gradient_of, threaded, token_labelling
+from tinyvit.train import objective as objectives
+from tinyvit.train.objective import mixed_labels, mixing_box
 
 
 class Says(Module):
@@ -83,6 +86,58 @@ def test_without_labels_of_their_own_patches_have_the_image_s(volo, rng):
     assert plain == token_labelling()(volo, (images, labels, repeated)).item()
     soft = token_labelling()(volo, (images, np.eye(10)[labels])).item()
     assert abs(plain - soft) < 1e-12
+
+
+class Mixes(Module):
+    """A model of two patches side by side, which says the same of any images, and notes where it was to mix."""
+
+    grid = (1, 2)
+
+    def __init__(self, logits, patch_logits):
+        self.logits, self.patch_logits = tv.Tensor(np.array(logits)), tv.Tensor(np.array(patch_logits))
+
+    def labelled(self, images, box=None):
+        self.box = box
+        return self.logits, self.patch_logits
+
+
+def test_mixed_tokens_have_mixed_labels(rng, monkeypatch):
+    """Two images of classes 0 and 1, right patches exchanged: ln(1 + e²) - 1 for the images, half of them wrong."""
+    model = Mixes([[2.0, 0.0], [0.0, 2.0]], [[[3.0, 0.0], [0.0, 3.0]], [[0.0, 3.0], [3.0, 0.0]]])
+    right_half, labels = (0, 1, 1, 2), np.array([0, 1])
+    y, of_patches = mixed_labels(labels, np.array([[0, 0], [1, 1]]), right_half, model.grid, model.logits)
+    np.testing.assert_array_equal(y, [[0.5, 0.5], [0.5, 0.5]])
+    np.testing.assert_array_equal(of_patches.argmax(-1), [[0, 1], [1, 0]])
+    loss = tv.cross_entropy(model.logits, y) + 0.5 * tv.cross_entropy(model.patch_logits, of_patches)
+    assert abs(loss.item() - (1.126928 + 0.5 * 0.048587)) < 1e-6
+
+    batch, objective = (np.zeros((2, 2, 4, 1)), labels), token_labelling(mix=1.0)
+    monkeypatch.setattr(objectives, "mixing_box", lambda model, alpha: right_half)
+    assert abs(objective(model.train(rng), batch).item() - (1.126928 + 0.5 * 0.048587)) < 1e-6
+    assert model.box == right_half
+    right = objective(model.eval(), batch).item()  # nothing is mixed: the right patches are wrong
+    assert abs(right - (0.126928 + 0.5 * (0.048587 + 3.048587) / 2)) < 1e-6
+    assert model.box is None
+
+
+def test_where_tokens_are_mixed_is_drawn_by_the_model(volo, rng):
+    boxes = [mixing_box(volo.train(np.random.default_rng(seed)), 1.0) for seed in (1, 1, *range(200))]
+    assert boxes[0] == boxes[1]
+    rows, columns = volo.grid
+    assert all(0 <= top <= bottom <= rows and 0 <= left <= right <= columns for top, bottom, left, right in boxes)
+    kept = np.mean([share_kept(box, volo.grid) for box in boxes])
+    assert 0.5 < kept < 0.95, "λ is even, but boxes are rounded down and cut off"
+
+
+def test_mixed_labels_may_be_distributions(rng):
+    of_images, of_patches = rng.dirichlet(np.ones(4), 3), rng.dirichlet(np.ones(4), (3, 6))
+    box, grid = (0, 2, 1, 2), (2, 3)
+    y, patches = mixed_labels(of_images, of_patches, box, grid, rng.normal(size=(3, 4)))
+    np.testing.assert_allclose(y, (2 * of_images + of_images[::-1]) / 3)
+    inside = [1, 4]
+    np.testing.assert_array_equal(patches[:, inside], of_patches[::-1][:, inside])
+    outside = [0, 2, 3, 5]
+    np.testing.assert_array_equal(patches[:, outside], of_patches[:, outside])
 
 
 def test_token_labelling_can_be_cut(volo, rng):

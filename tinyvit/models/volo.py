@@ -7,11 +7,12 @@
 
 A convolutional stem gives a map of H/8 × W/8; outlookers refine it; a convolution halves it; transformer blocks follow;
 two class-attention blocks (as in CaiT, without its LayerScale) gather what the class token needs. Every patch token has
-logits too (token labelling, Jiang et al. 2021), of which the largest count half.
+logits too (token labelling, Jiang et al. 2021), of which the largest count half. Its training mixes the stem's tokens
+of two images (MixToken, of the same paper): ``train.token_labelling(mix=1.0)``.
 
 Parameters have timm's names and shapes. Where the official code, which timm follows, goes beyond the paper: scores are
 divided by √d; they are predicted once for every 2×2 places; stochastic depth spares the outlookers and class blocks.
-The depths in the paper's tables leave the class blocks out. MixToken, a way to mix images in training, is not here.
+The depths in the paper's tables leave the class blocks out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tinyvit.nn.basic import BatchNorm, Conv2d, LayerNorm, Linear, ReLU
 from tinyvit.nn.embed import RESAMPLING, check_images, fit_tables, one_for_each
 from tinyvit.nn.init import trunc_normal
 from tinyvit.nn.lifting import lift_class_attention, lift_outlook
+from tinyvit.nn.mixing import Box, from_partner
 from tinyvit.nn.module import Identity, Module, Parameter, Sequential
 from tinyvit.nn.noise import Dropout, drop_path_rates, keep_mask, probability
 from tinyvit.primitives.reduce import max, mean
@@ -274,23 +276,30 @@ class VOLO(Module):
         logits, token_logits = self.labelled(images)
         return logits + 0.5 * max(token_logits, axis=1)
 
-    def labelled(self, images):
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches that have logits."""
+        return self.config.map_size(sum(self.config.downsamples))
+
+    def labelled(self, images, box: Box | None = None):
         """What token labelling trains: logits of the image and of every patch.   -> (B, K), (B, N, K)
+
+        box  patches whose tokens come from the image's partner (MixToken): they are mixed behind the stem
 
         Raises ValueError for a model without the auxiliary head.
         """
         if self.aux_head is None:
             raise ValueError("use_aux_head: this model was made without logits for its patches")
-        z = self.tokens(images)
+        z = self.tokens(images, box)
         return self.head(self.pooled(z)), self.aux_head(self.head_drop(z)[:, 1:])
 
     def pooled(self, z):
         """One vector for every image.   (B, 1 + N, D) -> (B, D)"""
         return self.head_drop(z[:, 0] if self.config.global_pool == "token" else mean(z, axis=1))
 
-    def tokens(self, images):
+    def tokens(self, images, box: Box | None = None):
         """The class token and the last stage's places, normed.   (B, H, W, C) -> (B, 1 + N, D)"""
-        x = self.stages(images)[-1]
+        x = self.stages(images, box)[-1]
         B, h, w, D = x.shape
         z = reshape(x, shape=(B, h * w, D))
         z = concatenate(one_for_each(self.cls_token, z), z, axis=1)
@@ -298,10 +307,13 @@ class VOLO(Module):
             z = block(z)
         return self.norm(z)
 
-    def stages(self, images) -> list:
+    def stages(self, images, box: Box | None = None) -> list:
         """The map after every stage, finest first."""
         check_images(images, self.config.in_chans, pair(self.config.img_size))
         x = self.patch_embed(images)
+        if box:
+            finer = 2 ** sum(self.config.downsamples)  # the stem's places along the side of a patch
+            x = from_partner(x, tuple(finer * edge for edge in box))
         maps = []
         for i, part in enumerate(self.network):
             if i == 2:  # behind the first stage and its downsampling

@@ -60,11 +60,11 @@ def measure(trial: Trial, seed: int) -> dict[str, dict]:
 
 
 def verdict(table: Table) -> str:
-    """The embedding is the sharpest block, whatever the start; and tokens that start long make it flatter."""
+    """The embedding is the sharpest block at the usual starts; and tokens that start long make it flatter."""
     parts = [block for block in table.rows if block != WHOLE]
     sharpest = {start: max(parts, key=lambda block: table.mean(block, start)) for start in table.columns}
-    early = set(sharpest.values()) <= {TOKEN, PATCHES}
-    told = ", ".join(f"{start}: {block}" for start, block in sharpest.items())
+    early = {sharpest[start] for start in table.columns if start != BOTH} <= {TOKEN, PATCHES}
+    told = "; ".join(f"{start}: {block}" for start, block in sharpest.items())
     token, positions = larger(table, (WHOLE, ZERO), (WHOLE, LONG)), larger(table, (WHOLE, LONG), (WHOLE, BOTH))
     return (
         f"{appears(early)} that the embedding is the sharpest block ({told}). {appears(token)} that a class token from "

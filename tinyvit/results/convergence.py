@@ -13,12 +13,12 @@ from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40, "depth": 4},
-    "usual": {"seeds": (0, 1, 2), "updates": 120, "depth": 6},
+    "usual": {"seeds": (0, 1, 2), "updates": 240, "depth": 6},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depth": 12},
 }
 USUAL, COLD, LIGHT = "ViT", "ViT, no warm-up", "ViT, no weight decay"
 SCALED, UNSCALED = "CaiT, γ from 0.1", "CaiT, γ from 1"
-IMAGES, LOW, HIGH = 1297, 0.002, 0.008
+IMAGES, LOW, HIGH = 1297, 0.008, 0.04
 
 
 def trials(updates, depth):

@@ -22,7 +22,7 @@ from tinyvit.runs.updates import updates
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 60, "batches": 2},
-    "usual": {"seeds": (0, 1, 2), "updates": 600, "batches": 8},
+    "usual": {"seeds": (0, 1, 2), "updates": 400, "batches": 6},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "batches": 12},
 }
 DECAY = {"AdamW": 0.05, "SGD": 5e-4}  # the ℓ2 term's factor, too

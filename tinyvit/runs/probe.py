@@ -10,7 +10,7 @@ from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.data import Dataset
 from tinyvit.equations.loss import cross_entropy
-from tinyvit.nn.basic import Linear
+from tinyvit.nn.basic import Conv2d, Linear
 from tinyvit.nn.capture import capture
 from tinyvit.nn.embed import pixels
 from tinyvit.nn.module import Module
@@ -80,8 +80,12 @@ def _places(model: Module, blocks: int) -> list[str]:
 
 
 def classifier_name(model: Module) -> str:
-    """The name of the last linear layer, which gives the logits."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, Linear)]
+    """The name of the last linear layer, which gives the logits; BiT's is a convolution of one pixel."""
+    linear = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) or (isinstance(module, Conv2d) and module.weight.shape[2:] == (1, 1))
+    ]
     classes = getattr(model.config, "num_classes", 0)
     if not classes or not linear or dict(model.named_modules())[linear[-1]].weight.shape[0] != classes:
         raise ValueError(f"model: this {type(model).__name__} has no linear classifier at its end")

@@ -13,7 +13,9 @@ import numpy as np
 from tinyvit.autodiff.tensor import Tensor, raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.equations.loss import cross_entropy, hard_distillation, soft_distillation
+from tinyvit.nn.mixing import Box, from_partner, random_box, share_kept
 from tinyvit.nn.module import Module
+from tinyvit.nn.noise import source
 
 Objective = Callable[[Module, tuple], Tensor]
 
@@ -56,7 +58,7 @@ def distilled_from(teacher: Module, *, tau: float | None = None, lam: float = 0.
     return objective
 
 
-def token_labelling(*, weight: float = 0.5) -> Objective:
+def token_labelling(*, weight: float = 0.5, mix: float = 0.0) -> Objective:
     """``CE(z_class, y) + β Σᵢ CE(zᵢ, yᵢ)/N``: every patch has a label too (LV-ViT, Jiang et al. 2021).
 
     For a model whose ``labelled(images)`` gives logits of the image (B, K) and of its patches (B, N, K): VOLO.
@@ -64,12 +66,36 @@ def token_labelling(*, weight: float = 0.5) -> Objective:
     an annotating model gives them. Without patch_labels every patch has the image's label.
 
     weight  β
+    mix     α of Beta(α, α), from which MixToken draws in training how much two images are mixed, of tokens and of
+            labels; 1 for LV-ViT and VOLO, 0 for none
     """
 
     def objective(model, batch):
         images, labels, *patch_labels = batch
-        logits, patch_logits = model.labelled(images)
+        box = mixing_box(model, mix) if mix and model.training else None
+        logits, patch_logits = model.labelled(images, box)
         of_patches = patch_labels[0] if patch_labels else np.repeat(labels[:, None], patch_logits.shape[1], axis=1)
+        if box:
+            labels, of_patches = mixed_labels(labels, of_patches, box, model.grid, logits)
         return cross_entropy(logits, labels) + weight * cross_entropy(patch_logits, of_patches)
 
     return objective
+
+
+def mixing_box(model: Module, alpha: float) -> Box:
+    """Where an image's patches will come from its partner, drawn by a model in training."""
+    rng = source(model.rng)
+    return random_box(rng, model.grid, rng.beta(alpha, alpha))
+
+
+def mixed_labels(labels, of_patches, box: Box, grid: tuple[int, int], logits):
+    """Labels of images whose patches in a box are their partners': ``λ y + (1-λ) y'``, and each patch's own.
+
+    labels (B,) or (B, K), of_patches (B, N) or (B, N, K), logits (B, K)  ->  distributions (B, K), (B, N, K)
+    """
+    one_hot = np.eye(logits.shape[-1], dtype=logits.dtype)
+    y = one_hot[labels] if labels.ndim == 1 else labels
+    patches = one_hot[of_patches] if of_patches.ndim == 2 else of_patches
+    share = share_kept(box, grid)
+    moved = raw(from_partner(patches.reshape(len(y), *grid, -1), box))
+    return share * y + (1 - share) * y[::-1], moved.reshape(patches.shape)

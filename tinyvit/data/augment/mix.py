@@ -7,13 +7,10 @@ labels are smoothed before they are mixed or after.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tinyvit.data.augment.chain import Augmentation, check_floats, check_images, check_probability
-
-Box = tuple[int, int, int, int]  # top, bottom, left, right
+from tinyvit.nn.mixing import Box, random_box, share_kept
 
 
 def mixup_or_cutmix(
@@ -50,21 +47,11 @@ def mixed(images: np.ndarray, labels: np.ndarray, share: float) -> tuple[np.ndar
 
 def pasted(images: np.ndarray, labels: np.ndarray, box: Box) -> tuple[np.ndarray, np.ndarray]:
     """The partner's pixels in a box; λ is the share of pixels that stay (CutMix, Yun et al. 2019, Eq. 1)."""
-    _, H, W, _ = images.shape
     top, bottom, left, right = box
     y = images.copy()
     y[:, top:bottom, left:right] = images[::-1, top:bottom, left:right]
-    share = 1 - (bottom - top) * (right - left) / (H * W)
+    share = share_kept(box, images.shape[1:3])
     return y, share * labels + (1 - share) * labels[::-1]
-
-
-def random_box(rng: np.random.Generator, size: tuple[int, int], share: float) -> Box:
-    """A box of ⌊H√(1-λ)⌋ × ⌊W√(1-λ)⌋ pixels around a place anywhere, cut off at the border (CutMix, Eq. 2)."""
-    box = []
-    for n in size:
-        side, centre = int(n * math.sqrt(1 - share)), int(rng.integers(n))
-        box += [max(centre - side // 2, 0), min(centre + (side + 1) // 2, n)]
-    return tuple(box)
 
 
 def distributions(labels: np.ndarray, classes: int, dtype=np.float32) -> np.ndarray:
