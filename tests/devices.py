@@ -204,8 +204,8 @@ def gradient_differs(place: Place, name: str) -> float:
 def training_differs(place: Place, name: str) -> float:
     """Three updates of AdamW on batches that lie on the host.
 
-    Some gradients are zero in truth (a bias before a BatchNorm) and rounding in fact; eps is so large that AdamW does not
-    divide rounding by itself.
+    Some gradients are zero in truth (a bias before a BatchNorm) and rounding in fact; with eps this large AdamW does
+    not divide rounding by itself.
     """
     host, away, batch = twins(place, name)
     compared = Compared(place, 1e-8)
