@@ -202,10 +202,14 @@ def gradient_differs(place: Place, name: str) -> float:
 
 
 def training_differs(place: Place, name: str) -> float:
-    """Three updates of AdamW on batches that lie on the host."""
+    """Three updates of AdamW on batches that lie on the host.
+
+    Some gradients are zero in truth (a bias before a BatchNorm) and rounding in fact; with eps this large AdamW does
+    not divide rounding by itself.
+    """
     host, away, batch = twins(place, name)
     compared = Compared(place, 1e-8)
-    steps = (training(model, [batch] * 3, gradient_of(objective), AdamW(model), constant(1e-3), rng=noise())
+    steps = (training(model, [batch] * 3, gradient_of(objective), AdamW(model, eps=1e-5), constant(1e-3), rng=noise())
              for model in (away, host))  # fmt: skip
     for found, expected in zip(*steps, strict=True):
         compared.numbers(f"the loss of step {found.number}", found.loss, expected.loss)
