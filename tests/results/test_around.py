@@ -199,7 +199,7 @@ def test_the_verdict_on_two_papers():
         cells = {}
         for name, chen, other in (("ViT", 9.0, park), ("ResNet", 2.0, 3.0)):
             for by in ("AdamW", "SGD"):
-                cells[name, by] = [{"lambda_max": chen, "top": other, "negative": chen / 10}] * 2
+                cells[name, by] = [{"lambda_max": chen, "top": other, "negative": chen / 10, "loss": 0.1}] * 2
         return Table(cells, two_papers.CHEN)
 
     said = two_papers.verdict(table(1.0))

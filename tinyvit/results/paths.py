@@ -1,4 +1,8 @@
-"""The paths that optimisers take, on the planes that they lie in best (Li et al. 2018, Sec. 7)."""
+"""The paths that optimisers take, on the planes that they lie in best (Li et al. 2018, Sec. 7).
+
+Only parameters move on a plane: a ResNet's running statistics stay those of the end, so that early on its path did not
+meet the losses that are drawn there.
+"""
 
 from __future__ import annotations
 

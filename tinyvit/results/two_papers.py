@@ -87,7 +87,8 @@ def verdict(table: Table) -> str:
         f"{appears(chen)} that ViT is sharper, measured and trained as Chen et al. did. {appears(park)} that it is "
         f"flatter, measured and trained as Park and Kim did, and {appears(less_convex).lower()} that it has more "
         f"negative eigenvalues. ViT over ResNet, Chen et al.'s way: {told('lambda_max')}; Park and Kim's: "
-        f"{told('top')}."
+        f"{told('top')}. Neither compares at the same training loss: by AdamW it is "
+        f"{table.mean('ViT', 'AdamW', 'loss'):.2f} for ViT, {table.mean('ResNet', 'AdamW', 'loss'):.2f} for ResNet."
     )
 
 
