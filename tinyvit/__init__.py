@@ -15,6 +15,7 @@ from tinyvit.blueprint import Blueprint
 from tinyvit.equations.activation import (
     elu,
     gelu,
+    gelu_slope,
     gelu_tanh,
     hardswish,
     leaky_relu,
