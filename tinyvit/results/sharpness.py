@@ -7,8 +7,8 @@ from tinyvit.results.experiment import Experiment, Trial, of_length
 from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
-    "fast": {"seeds": (0, 1), "updates": 45, "images": 500, "rhos": (0.0, 0.1)},
-    "usual": {"seeds": (0, 1, 2, 3, 4), "updates": 600, "images": 500, "rhos": (0.0, 0.05, 0.2)},
+    "fast": {"seeds": (0, 1), "updates": 15, "images": 500, "rhos": (0.0, 0.1)},
+    "usual": {"seeds": (0, 1, 2, 3, 4), "updates": 600, "images": 500, "rhos": (0.0, 0.02, 0.05, 0.2)},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1200, "images": 500, "rhos": (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)},
 }
 MODELS = {"ViT": "vit_digits", "ResNet": "resnet_digits", "Mixer": "mixer_digits"}
