@@ -302,7 +302,7 @@ def hessian_spectra(panels: Mapping[str, Mapping[str, tuple[Curve, float]]], *, 
 
     panels: what they are of -> model -> (its curve, its λmax), as in ``hessian_spectrum``.
     """
-    figure = _figure(6.0, 0.3 + 2.8 * len(panels))
+    figure = _figure(7.4, 0.3 + 2.8 * len(panels))
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     for axis, (title, models) in zip(axes, panels.items(), strict=True):
         curves, largest = ({name: pair[i] for name, pair in models.items()} for i in (0, 1))

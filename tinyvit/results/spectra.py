@@ -23,7 +23,7 @@ SIZES = {
 }
 BEFORE, AFTER = "at initialisation", "at a training loss of 0.1"
 STARTS = 2  # of Lanczos, for every run
-LARGEST = Reading("lambda_max", "λmax", form=".1f")
+LARGEST = Reading("lambda_max", "λmax", form=".3g")
 NEGATIVE = Reading("negative", "negative share of the spectrum's mass", "%", 100, ".1f")
 
 
@@ -88,7 +88,7 @@ EXPERIMENT = Experiment(
     measure=measure,
     readings=(
         LARGEST,
-        Reading("lambda_min", "λmin", form=".2f"),
+        Reading("lambda_min", "λmin", form=".3g"),
         Reading("trace", "trace", form=".0f"),
         NEGATIVE,
         Reading("loss", "training loss", "nats", form=".3f"),
