@@ -431,7 +431,8 @@ def heads_by_depth(
     figure, axes = _one(axes, 4.6, 3.2)
     depths = range(1, len(heads) + 1)
     for depth, numbers in zip(depths, heads, strict=True):
-        axes.plot([depth] * len(numbers), numbers, "o", color=COLOURS[0], markersize=5, alpha=0.7, markeredgewidth=0)
+        axes.plot([depth] * len(numbers), numbers, "o", color=COLOURS[0], markersize=5, alpha=0.7, markeredgewidth=0,
+                  label="a head" if depth == 1 else None)  # fmt: skip
     axes.plot(depths, [np.mean(numbers) for numbers in heads], color=COLOURS[1], label="mean of the heads")
     for index, (name, height) in enumerate((marks or {}).items()):
         axes.axhline(height, color="0.25", linewidth=1.2, linestyle=("--", ":", "-.")[index % 3], label=name)

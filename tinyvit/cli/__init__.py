@@ -10,7 +10,10 @@ from tinyvit.cli import catalogue, course, looking, measuring, running
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, or 1 for what failed, 2 for what was not understood, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if "run" not in options:
+        parser.exit(2, parser.format_help())
     try:
         return options.run(options)
     except KeyboardInterrupt:
@@ -29,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="tinyvit", description="Vision transformers from scratch, in NumPy.")
     parser.add_argument("--version", action="version", version=f"tinyvit {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND")
     for part in (course, running, looking, catalogue, measuring):
         part.add_commands(commands)
     return parser

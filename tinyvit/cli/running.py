@@ -82,7 +82,7 @@ def _add_settings(parser, differing: dict, without: tuple[str, ...] = ()) -> Non
             how = {"action": argparse.BooleanOptionalAction}
         elif choices := f.metadata["choices"] or (f.name == "recipe" and list(RECIPES)):
             how = {"choices": choices}
-        about = f"{f.metadata['about']} (default {default})".replace("%", "%%")
+        about = f"{f.metadata['about']} (default {'none' if default == '' else default})".replace("%", "%%")
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=argparse.SUPPRESS, help=about, **how)
 
 

@@ -23,7 +23,7 @@ class RunConfig:
 
     model: str = setting("vit_digits", "a name that `tinyvit models` lists")
     data: str = setting("digits", "digits, a procedural set such as same_different, or cifar10:FOLDER and the like")
-    recipe: str = setting("plain", "which settings differ from the defaults, see RECIPES")
+    recipe: str = setting("plain", "which of the other settings have defaults of their own")
     seed: int = setting(0, "where every random number comes from")
     epochs: int = setting(40, "passes through the training images")
     batch_size: int = setting(32, "images of an update")
@@ -119,5 +119,5 @@ def _typed(name: str, value):
 def known(complaint: str, name: str, names, argument: str) -> None:
     """Raise ValueError unless the name is one of the names; it says which come near."""
     if name not in names:
-        near = difflib.get_close_matches(str(name), list(names), 3, 0.5) or list(names)
+        near = difflib.get_close_matches(str(name), list(names), 3, 0.6) or list(names)
         raise ValueError(f"{argument}: {complaint}, got {name!r}; there is {', '.join(near)}")

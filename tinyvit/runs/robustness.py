@@ -286,7 +286,8 @@ def draw(found: dict, path: Path) -> Path:
               if "least" not in cells}  # fmt: skip
     figure = plots.lines(curves, x="cells hidden (%)", y="accuracy (%)")
     corruptions = {name: [100 * x for x in (found["clean"], *shares)] for name, shares in found["corruptions"].items()}
-    other = plots.heat_maps({"accuracy (%)": np.array(list(corruptions.values()))}, list(corruptions),
-                            ["clean", *map(str, SEVERITIES)], x="severity", written=".0f", limits=(0, 100))  # fmt: skip
+    other = plots.heat_maps({"accuracy (%)": np.array(list(corruptions.values()))},
+                            [name.replace("_", " ") for name in corruptions], ["clean", *map(str, SEVERITIES)],
+                            x="severity", written=".0f", limits=(0, 100))  # fmt: skip
     plots.save(other, path.with_name(f"{path.stem}_corruptions.png"), corruptions, also=plots.VECTORS)
     return plots.save(figure, path, found, also=plots.VECTORS)
