@@ -29,6 +29,13 @@ def write_atomically(path: Path, content: bytes | Iterable) -> Path:
     return path
 
 
+def remove_half_written(*paths: Path) -> None:
+    """Remove what a process that was killed left of files while it wrote them atomically."""
+    for path in paths:
+        for part in path.parent.glob(f".{path.name}.*"):
+            part.unlink()
+
+
 @contextmanager
 def told(path, kind: type[Exception], *damage):
     """An error of one ``kind`` that names the file, in the place of the exceptions that damage shows itself by."""

@@ -271,7 +271,7 @@ def test_the_loss_is_flatter_where_sam_ends_at_the_same_training_loss(seed):
         optimizer = AdamW(model, weight_decay=1e-4)
         for step in training(model, batches, wrap(gradient_of(classification())), optimizer, schedule, rng=rng):
             if step.number % 10 == 9 and evaluate(model, data).loss < 0.5:
-                return leading_eigenvalue(classification(), model, data, rng=np.random.default_rng(0)).values[0]
+                return leading_eigenvalue(classification(), model, data, rng=np.random.default_rng(0)).value
         raise AssertionError("the training loss never fell below 0.5")
 
     with_sam = sharpness(lambda gradient: sharpness_aware(gradient, rho=0.1))

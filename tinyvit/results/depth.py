@@ -1,6 +1,6 @@
 """Deeper and deeper: ViT, DeepViT's re-attention, CaiT's LayerScale, and width as the other cure (Zhou et al. 2021).
 
-The usual runs are short: what they show is how fast networks of some depth learn. The full size goes to 32 blocks.
+The usual runs are short: what they show is how fast networks of some depth learn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 40, "depths": (2, 4)},
-    "usual": {"seeds": (0, 1, 2), "updates": 240, "depths": (4, 8, 16)},
+    "usual": {"seeds": (0, 1, 2), "updates": 240, "depths": (4, 8, 16, 32)},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 1600, "depths": (4, 8, 16, 24, 32)},
 }
 VIT, DEEP, CAIT, WIDE = "ViT", "DeepViT", "CaiT", "ViT, twice as wide"

@@ -30,7 +30,7 @@ import numpy as np
 
 from tinyvit.data import Dataset
 from tinyvit.data.augment import Augmentation, repeated
-from tinyvit.files import make_folder, write_atomically
+from tinyvit.files import make_folder, remove_half_written, write_atomically
 from tinyvit.machine import blas_threads, useful_workers
 from tinyvit.nn.embed import pixels
 from tinyvit.nn.module import Module
@@ -62,6 +62,12 @@ class RunFolder:
     weights = property(lambda self: self.path / "model.safetensors")
     result = property(lambda self: self.path / "result.json")
     curves = property(lambda self: self.path / "curves.png")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that a run writes."""
+        numbers = self.curves.with_suffix(".json")
+        return self.config, self.metrics, self.checkpoint, self.weights, self.result, self.curves, numbers
 
     @property
     def finished(self) -> bool:
@@ -271,10 +277,9 @@ def _begun(folder: RunFolder, config: RunConfig, resume: bool) -> bool:
 
 
 def _made_ready(folder: RunFolder) -> None:
-    """The folder is there, and nothing in it is half-written."""
+    """The folder is there, and nothing in it is half-written by a run that was killed."""
     make_folder(folder.path)
-    for half_written in folder.path.glob(f".{folder.checkpoint.name}.*"):  # by a run that was killed
-        half_written.unlink()
+    remove_half_written(*folder.files)
 
 
 def _same_settings(folder: RunFolder, config: RunConfig) -> None:
