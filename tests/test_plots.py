@@ -221,7 +221,7 @@ def test_loss_contours_show_the_plane_and_the_path(rng):
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), path)
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), path[:1])
     np.testing.assert_array_equal(axes.lines[3].get_xydata(), [[0, 0]])
-    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("α (units)", "β (units)", "loss (nats)")
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("α (units)", "β (units)", "loss (nats, logarithmic)")
     assert [text.get_text() for text in bar.get_yticklabels()] == ["0.5", "1.24", "3.1"]
 
 
@@ -253,7 +253,7 @@ def test_loss_planes_share_one_scale_and_stand_in_perspective_below(rng):
         np.testing.assert_allclose(below.get_zlim(), np.log10([every.min(), every.max()]), rtol=0.1)
     np.testing.assert_array_equal(one.lines[1].get_xydata(), path)
     assert len(two.lines) == 1, "only the cross"
-    assert bar.get_ylabel() == "loss (nats)"
+    assert bar.get_ylabel() == "loss (nats, logarithmic)"
 
 
 def test_loss_planes_in_rows(rng):

@@ -598,7 +598,7 @@ def _loss_bar(picture: Any, axes: Any, scale: dict) -> None:
     """The colours, with the least loss, the middle and the largest."""
     low, high = scale["levels"][[0, -1]].tolist()
     ticks = [low, (low * high) ** 0.5 if scale["norm"] == "log" else (low + high) / 2, high]
-    bar = _colour_bar(picture, axes, "loss (nats)", ticks)
+    bar = _colour_bar(picture, axes, f"loss (nats{', logarithmic' if scale['norm'] == 'log' else ''})", ticks)
     bar.ax.minorticks_off()
     bar.ax.set_yticklabels([f"{tick:.3g}".replace("-", "−") for tick in ticks])
 
@@ -787,7 +787,7 @@ def head_paths(panels: Mapping[str, np.ndarray], taps: Sequence[tuple[int, int]]
     panels: title -> (T, h, 2), rows and columns of T moments relative to the query; taps: the pixels (row, column)
     that there are to find, drawn as squares.
     """
-    figure = _figure(2.5 * len(panels) + 0.3, 2.8)
+    figure = _figure(2.5 * len(panels) + 0.3, 3.2)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axis, (title, paths) in zip(axes, panels.items(), strict=True):
         for row, column in taps:
@@ -795,12 +795,14 @@ def head_paths(panels: Mapping[str, np.ndarray], taps: Sequence[tuple[int, int]]
         for index, path in enumerate(np.moveaxis(paths, 1, 0)):
             colour = COLOURS[index % len(COLOURS)]
             axis.plot(path[:, 1], path[:, 0], color=colour, linewidth=1.1, alpha=0.8)
-            axis.plot(*path[0, ::-1], "o", color="white", markeredgecolor=colour, markersize=4)
-            axis.plot(*path[-1, ::-1], "o", color=colour, markersize=6)
+            (start,) = axis.plot(*path[0, ::-1], "o", color="white", markeredgecolor=colour, markersize=4)
+            (end,) = axis.plot(*path[-1, ::-1], "o", color=colour, markersize=6)
         axis.set_title(title, fontsize=10)
         axis.set_aspect("equal")
         axis.set(xlim=(-3, 3), ylim=(3, -3), xticks=range(-2, 3), yticks=range(-2, 3), xlabel="columns from the query")
     axes[0].set_ylabel("rows from the query")
+    ends = {"where a head starts": start, "and ends": end}
+    figure.legend(ends.values(), ends, loc="outside upper left", ncols=2)
     return figure
 
 

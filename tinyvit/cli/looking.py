@@ -116,7 +116,8 @@ def _sharpness(options) -> int:
           for name, of in found.get("blocks", {}).items()),
     )  # fmt: skip
     told = found["protocol"]
-    print(f"\n{told['n_params']:,} parameters ({told['parameters']}), {told['samples']} training images, "
+    which = "all" if told["parameters"] == "*" else told["parameters"]
+    print(f"\n{told['n_params']:,} parameters ({which}), {told['samples']} training images, "
           f"{told['mode']} mode, {told['dtype']}; {found['products']} products of "
           f"{found['seconds_per_product']:.2g} s")  # fmt: skip
     if options.figure:
@@ -215,7 +216,7 @@ def _robustness(options) -> int:
     found = robustness.robustness(model, task, baseline=baseline, images=options.images, eps=options.eps,
                                   draws=options.draws, seed=options.seed, progress=not options.json)  # fmt: skip
     if options.figure:
-        found["figure"] = str(robustness.draw(found, Path(options.figure)))
+        found["figures"] = [str(path) for path in robustness.draw(found, Path(options.figure))]
     if options.json:
         print(json.dumps(found))
         return 0
@@ -224,5 +225,5 @@ def _robustness(options) -> int:
         print(f"\nmCE {found['mce']:.1f}, relative {found['relative_mce']:.1f} (the baseline's are 100)")
     print(f"\n{found['protocol']['images']} test images; random draws: {options.draws}; attacks: eps {options.eps:g}")
     if options.figure:
-        print(found["figure"])
+        print("\n".join(found["figures"]))
     return 0

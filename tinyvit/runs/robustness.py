@@ -278,8 +278,8 @@ def rows(found: dict) -> list[tuple[str, str]]:
     return text
 
 
-def draw(found: dict, path: Path) -> Path:
-    """Occlusion and corruptions as curves over how much of them there is."""
+def draw(found: dict, path: Path) -> list[Path]:
+    """Occlusion as curves over how much of it there is, and corruptions by kind and severity: two figures."""
     hidden = [0.0, *(100 * share for share in HIDDEN)]
     curves = {f"{cells}, {fill} fill": (hidden, [100 * x for x in (found["clean"], *shares)])
               for fill, which in found["occlusion"].items() for cells, shares in which.items()
@@ -289,5 +289,6 @@ def draw(found: dict, path: Path) -> Path:
     other = plots.heat_maps({"accuracy (%)": np.array(list(corruptions.values()))},
                             [name.replace("_", " ") for name in corruptions], ["clean", *map(str, SEVERITIES)],
                             x="severity", written=".0f", limits=(0, 100))  # fmt: skip
-    plots.save(other, path.with_name(f"{path.stem}_corruptions.png"), corruptions, also=plots.VECTORS)
-    return plots.save(figure, path, found, also=plots.VECTORS)
+    beside = path.with_name(f"{path.stem}_corruptions.png")
+    return [plots.save(figure, path, found, also=plots.VECTORS),
+            plots.save(other, beside, corruptions, also=plots.VECTORS)]  # fmt: skip
