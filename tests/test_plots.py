@@ -221,7 +221,11 @@ def test_loss_contours_show_the_plane_and_the_path(rng):
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), path)
     np.testing.assert_array_equal(axes.lines[2].get_xydata(), path[:1])
     np.testing.assert_array_equal(axes.lines[3].get_xydata(), [[0, 0]])
-    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("α (units)", "β (units)", "loss (nats, logarithmic)")
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == (
+        "α (units)",
+        "β (units)",
+        "loss (nats, logarithmic)",
+    )
     assert [text.get_text() for text in bar.get_yticklabels()] == ["0.5", "1.24", "3.1"]
 
 
