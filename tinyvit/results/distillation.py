@@ -25,7 +25,7 @@ from tinyvit.train import clipped, distilled_from, gradient_of
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 20, "images": 300},
-    "usual": {"seeds": (0, 1, 2), "updates": 800, "images": 300},
+    "usual": {"seeds": (0, 1, 2, 3, 4), "updates": 800, "images": 300},
     "full": {"seeds": (0, 1, 2, 3, 4), "updates": 2400, "images": 300},
 }
 CNN, VIT = "CNN teacher", "ViT teacher"

@@ -12,7 +12,7 @@ from tinyvit.results.table import Difference, Table, appears
 
 SIZES = {
     "fast": {"seeds": (0, 1), "images": (100, 1297), "updates": 40},
-    "usual": {"seeds": (0, 1, 2), "images": (100, 250, 600, 1297), "updates": 600},
+    "usual": {"seeds": (0, 1, 2, 3, 4), "images": (100, 250, 600, 1297), "updates": 600},
     "full": {"seeds": (0, 1, 2, 3, 4), "images": (100, 200, 400, 800, 1297), "updates": 4800},
 }
 PLAIN, RECIPE, RESNET = "ViT, plain", "ViT, DeiT's recipe", "ResNet, plain"
