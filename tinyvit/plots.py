@@ -468,8 +468,8 @@ def run_dots(rows: Mapping[str, Mapping[str, Sequence[float]]], *, x: str, log: 
         _plain_numbers(axes.xaxis)
     axes.set_xlabel(x)
     axes.grid(axis="x")
-    if len(columns) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    if len(columns) > 1:  # of the figure: one of the axes would narrow them to its own width
+        figure.legend(loc="outside upper left", ncols=3 if len(columns) <= 3 else 2)
     return figure
 
 
