@@ -16,12 +16,11 @@ from tinyvit.results.around import (
     matched,
     rounded,
     settings,
-    started,
     times,
     unmatched,
     watched,
 )
-from tinyvit.results.experiment import Trial
+from tinyvit.results.experiment import Trial, started
 from tinyvit.results.report import tabled
 from tinyvit.results.table import Table
 from tinyvit.runs.looking import OBJECTIVE

@@ -15,6 +15,7 @@ from tinyvit.nn.weights import read_weights
 from tinyvit.runs import CheckpointError, RunFolder, Stopped, configured, model_of_run, run
 from tinyvit.runs import run as run_module
 from tinyvit.runs.checkpoint import read_checkpoint, write_checkpoint
+from tinyvit.runs.tasks import find_task
 from tinyvit.train import evaluate
 
 TINY = {"epochs": 3, "warmup": 1.0, "train_size": 96, "drop_path": 0.1, "average": 0.9, "augment": True}
@@ -47,7 +48,7 @@ def test_a_run_leaves_what_it_says(whole):
 def test_the_weights_are_those_that_were_scored(whole):
     folder, result = whole
     model = model_of_run(folder.path)
-    task = run_module.__globals__["find_task"]("digits")
+    task = find_task("digits")
     assert evaluate(model, task.splits.test)._asdict() == pytest.approx(result["test"])
     averaged, last = read_weights(folder.weights), read_checkpoint(folder.checkpoint)[1]
     assert all(np.array_equal(averaged[name], last["average"][name]) for name in averaged)

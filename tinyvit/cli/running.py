@@ -96,12 +96,9 @@ def _train(options) -> int:
 def _finetune(options) -> int:
     from tinyvit import create_model
     from tinyvit.runs import config_of_run
+    from tinyvit.runs.training import existing
 
-    source = Path(options.source)
-    if not source.exists():
-        raise ValueError(
-            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
-        )
+    source = existing(options.source)
     given = {"recipe": "finetune", "weights": str(source)}
     if source.is_dir():
         run = config_of_run(source)

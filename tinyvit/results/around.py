@@ -13,8 +13,7 @@ from tinyvit.nn.module import Module
 from tinyvit.results.experiment import Trial, of_length
 from tinyvit.results.table import Reading, Table
 from tinyvit.runs.looking import OBJECTIVE, first
-from tinyvit.runs.tasks import Task, find_task
-from tinyvit.runs.training import initial_model
+from tinyvit.runs.tasks import Task
 from tinyvit.runs.updates import updates
 
 TRAINED_ON, IMAGES, LEVEL = 500, 200, 0.1  # images learned, images measured; nats that models are compared at
@@ -31,13 +30,6 @@ RESIDUAL = Reading("residual", "residual of λmax", form=".1g")
 def settings(updates: int, model: str, optimizer: str = "AdamW") -> dict:
     """Of a run of so many updates."""
     return of_length(updates, TRAINED_ON, batch=50) | OPTIMISERS[optimizer] | {"model": model, "train_size": TRAINED_ON}
-
-
-def started(trial: Trial, seed: int) -> tuple[Module, Task]:
-    """The model before its first update, and what it is going to learn."""
-    config = trial.config(seed)
-    task = find_task(config.data, seed=seed, size=config.img_size, train_size=config.train_size)
-    return initial_model(config, task, **trial.model), task
 
 
 def watched(model: Module, task: Task, trial: Trial, seed: int, levels=(LEVEL,), *, on=True) -> dict[float, Module]:

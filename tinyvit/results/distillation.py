@@ -17,10 +17,9 @@ from tinyvit.autodiff.tensor import raw
 from tinyvit.autodiff.watch import no_grad
 from tinyvit.nn.capture import capture
 from tinyvit.nn.module import Module
-from tinyvit.results.experiment import Experiment, Trial, fitted, of_length, scores, trained
+from tinyvit.results.experiment import Experiment, Trial, fitted, of_length, scores, started, trained
 from tinyvit.results.table import Difference, Table, appears
-from tinyvit.runs.tasks import Task, find_task
-from tinyvit.runs.training import initial_model
+from tinyvit.runs.tasks import Task
 from tinyvit.train import clipped, distilled_from, gradient_of
 
 SIZES = {
@@ -50,9 +49,8 @@ def trials(updates, images):
 
 def measure(trial: Trial, seed: int) -> dict[str, dict]:
     """Train a teacher, if one is asked for, then the student; with a token it is read in three ways."""
-    config = trial.config(seed)
-    task = find_task(config.data, seed=seed, train_size=config.train_size)
-    model, gradient = initial_model(config, task, **trial.model), None
+    config, gradient = trial.config(seed), None
+    model, task = started(trial, seed)
     if trial.also:
         teacher = taught(json.dumps(trial.also["teacher"]), seed)
         objective = distilled_from(teacher, tau=config.temperature or None, lam=config.lam)

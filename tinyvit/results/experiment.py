@@ -11,8 +11,8 @@ from tinyvit.data.augment import Augmentation
 from tinyvit.nn.module import Module
 from tinyvit.results.table import ACCURACY, Reading, Table
 from tinyvit.runs.config import RunConfig, configured
-from tinyvit.runs.tasks import Task, find_task
-from tinyvit.runs.training import initial_model
+from tinyvit.runs.tasks import Task
+from tinyvit.runs.training import initial_model, task_for
 from tinyvit.runs.updates import updates
 from tinyvit.train import evaluate
 from tinyvit.train.gradient import Gradient
@@ -44,10 +44,15 @@ def measured(trial: Trial, seed: int) -> dict[str, dict]:
 
 def fitted(trial: Trial, seed: int) -> tuple[Module, Task, list[float]]:
     """The model that a trial's run ends with, what it learned, and the loss of every update."""
+    model, task = started(trial, seed)
+    return model, task, trained(model, trial.config(seed), task)
+
+
+def started(trial: Trial, seed: int) -> tuple[Module, Task]:
+    """A trial's model before its first update, and what it is going to learn."""
     config = trial.config(seed)
-    task = find_task(config.data, seed=seed, size=config.img_size, train_size=config.train_size)
-    model = initial_model(config, task, **trial.model)
-    return model, task, trained(model, config, task)
+    task = task_for(config)
+    return initial_model(config, task, **trial.model), task
 
 
 @dataclass(frozen=True)

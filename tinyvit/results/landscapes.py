@@ -9,11 +9,10 @@ import numpy as np
 
 from tinyvit import plots
 from tinyvit.analysis import landscape, random_direction
-from tinyvit.results.around import IMAGES, MODELS, larger, rounded, settings, started, times
-from tinyvit.results.experiment import Experiment, Trial, scores
+from tinyvit.results.around import IMAGES, MODELS, larger, rounded, settings, times
+from tinyvit.results.experiment import Experiment, Trial, fitted, scores
 from tinyvit.results.table import Reading, Table, appears
 from tinyvit.runs.looking import OBJECTIVE, first
-from tinyvit.runs.updates import updates
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 60, "points": 5},
@@ -34,9 +33,7 @@ def trials(updates, points):
 
 def measure(trial: Trial, seed: int) -> dict[str, dict]:
     """Train to the end; the loss on a plane, and how much higher it is near the weights than at them."""
-    model, task = started(trial, seed)
-    for _ in updates(model, trial.config(seed), task):
-        pass
+    model, task, _ = fitted(trial, seed)
     rng = np.random.default_rng(seed)
     directions = [random_direction(model, rng=rng) for _ in range(2)]
     steps = np.linspace(-1, 1, trial.also["points"])

@@ -20,12 +20,11 @@ from tinyvit.results.around import (
     larger,
     settings,
     sharpness_of,
-    started,
     times,
     unmatched,
     watched,
 )
-from tinyvit.results.experiment import Experiment, Trial, scores
+from tinyvit.results.experiment import Experiment, Trial, scores, started
 from tinyvit.results.table import Reading, Table, appears
 
 SIZES = {

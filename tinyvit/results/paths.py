@@ -12,8 +12,8 @@ import numpy as np
 
 from tinyvit import plots
 from tinyvit.analysis import landscape
-from tinyvit.results.around import IMAGES, MODELS, OPTIMISERS, rounded, settings, started
-from tinyvit.results.experiment import Experiment, Trial, scores
+from tinyvit.results.around import IMAGES, MODELS, OPTIMISERS, rounded, settings
+from tinyvit.results.experiment import Experiment, Trial, scores, started
 from tinyvit.results.table import Reading, Table, appears
 from tinyvit.runs.looking import OBJECTIVE, first, path_slice
 from tinyvit.runs.updates import updates

@@ -17,11 +17,10 @@ from tinyvit.results.around import (
     matched,
     settings,
     sharpness_of,
-    started,
     times,
     unmatched,
 )
-from tinyvit.results.experiment import Experiment, Trial
+from tinyvit.results.experiment import Experiment, Trial, started
 from tinyvit.results.table import Reading, Table, appears
 from tinyvit.runs.looking import OBJECTIVE, first
 

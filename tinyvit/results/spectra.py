@@ -11,8 +11,8 @@ import numpy as np
 from tinyvit import plots
 from tinyvit.analysis import curvature, leading, smoothed, spectral_density, trace
 from tinyvit.analysis.spectrum import Density
-from tinyvit.results.around import IMAGES, MODELS, larger, matched, rounded, settings, started
-from tinyvit.results.experiment import Experiment, Trial
+from tinyvit.results.around import IMAGES, MODELS, larger, matched, rounded, settings
+from tinyvit.results.experiment import Experiment, Trial, started
 from tinyvit.results.table import Reading, Table, appears
 from tinyvit.runs.looking import OBJECTIVE, first
 

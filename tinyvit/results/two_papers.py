@@ -13,12 +13,11 @@ from tinyvit import plots
 from tinyvit.analysis import curvature, top_eigenvalues
 from tinyvit.data.augment import DIGITS, chained, rand_augment, random_crop
 from tinyvit.nn.module import Module
-from tinyvit.results.around import IMAGES, MODELS, larger, rounded, settings, sharpness_of, started, times
-from tinyvit.results.experiment import Experiment, Trial, scores
+from tinyvit.results.around import IMAGES, MODELS, larger, rounded, settings, sharpness_of, times
+from tinyvit.results.experiment import Experiment, Trial, scores, started, trained
 from tinyvit.results.table import Reading, Table, appears
 from tinyvit.runs.looking import OBJECTIVE, first
 from tinyvit.runs.tasks import Task
-from tinyvit.runs.updates import updates
 
 SIZES = {
     "fast": {"seeds": (0, 1), "updates": 60, "batches": 2},
@@ -41,8 +40,7 @@ def trials(updates, batches):
 def measure(trial: Trial, seed: int) -> dict[str, dict]:
     """Train, then measure in either way."""
     model, task = started(trial, seed)
-    for _ in updates(model, trial.config(seed), task, augmentation=LOOKS):
-        pass
+    trained(model, trial.config(seed), task, augmentation=LOOKS)
     theirs = batch_by_batch(model, task, trial.settings["weight_decay"], seed, trial.also["batches"])
     return {"": sharpness_of(model, task, seed) | theirs | scores(model, task)}
 

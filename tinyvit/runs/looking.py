@@ -37,8 +37,7 @@ from tinyvit.data import Dataset
 from tinyvit.files import make_folder
 from tinyvit.nn.module import Module
 from tinyvit.runs.run import Batches
-from tinyvit.runs.tasks import find_task
-from tinyvit.runs.training import config_of_run, initial_model
+from tinyvit.runs.training import config_of_run, initial_model, task_for
 from tinyvit.runs.updates import updates
 from tinyvit.train import classification
 
@@ -167,7 +166,7 @@ def path_of_run(folder, *, states: int = 40, progress: bool = False) -> tuple[Mo
     from tqdm import tqdm
 
     config = config_of_run(folder)
-    task = find_task(config.data, seed=config.seed, size=config.img_size, train_size=config.train_size)
+    task = task_for(config)
     model = initial_model(config, task)
     config = replace(config, average=0.0)
     total = config.epochs * Batches(task.splits.train, config, 0, None).per_epoch

@@ -37,8 +37,16 @@ from tinyvit.nn.module import Module
 from tinyvit.nn.weights import save_weights
 from tinyvit.runs.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from tinyvit.runs.config import RunConfig, configured
-from tinyvit.runs.tasks import Task, find_task
-from tinyvit.runs.training import augmentation_for, average_of, gradient_for, initial_model, optimizer_for, schedule_for
+from tinyvit.runs.tasks import Task
+from tinyvit.runs.training import (
+    augmentation_for,
+    average_of,
+    gradient_for,
+    initial_model,
+    optimizer_for,
+    schedule_for,
+    task_for,
+)
 from tinyvit.train import evaluate, training
 from tinyvit.train.parallel import Team
 
@@ -126,7 +134,7 @@ class Run:
 
     def __init__(self, config: RunConfig, folder: RunFolder, threads: int | None, team: Team):
         self.config, self.folder, self.threads, self.team = config, folder, threads, team
-        self.task: Task = find_task(config.data, seed=config.seed, size=config.img_size, train_size=config.train_size)
+        self.task: Task = task_for(config)
         self.model: Module = initial_model(config, self.task)
         self.optimizer = optimizer_for(config, self.model)
         self.average = average_of(config, self.model)

@@ -93,6 +93,20 @@ def config_of_run(folder) -> RunConfig:
     return configured(file=folder / "config.toml")
 
 
+def task_for(config: RunConfig) -> Task:
+    """What a run of these settings learns."""
+    return find_task(config.data, seed=config.seed, size=config.img_size, train_size=config.train_size)
+
+
+def existing(source) -> Path:
+    """The path of a run's folder or a weight file. Raises ValueError where nothing is."""
+    if not Path(source).exists():
+        raise ValueError(
+            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
+        )
+    return Path(source)
+
+
 def model_of_run(folder) -> Module:
     """The model that a finished run has trained, in evaluation mode. Raises ValueError where there is none."""
     return _model_and_own_task(folder)[0]
@@ -111,14 +125,10 @@ def model_and_task(source, *, data: str | None = None, name: str | None = None, 
     source  a run folder, with the run's own data unless others are named; or a weight file, of the model ``name``, with
             digits unless others are named
     """
-    if Path(source).is_dir():
+    if existing(source).is_dir():
         model, own = _model_and_own_task(source)
         config = config_of_run(source)
         return model, find_task(data, seed=config.seed, size=config.img_size) if data else own
-    if not Path(source).exists():
-        raise ValueError(
-            f"{source}: there is no such run folder or weight file; `tinyvit train --out {source}` makes a run"
-        )
     if name is None:
         raise ValueError(f"model: {source} is a file; which model is it of? `tinyvit weights inspect` tells")
     task = find_task(data or "digits", seed=seed)
